@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the DCT, which coefficients are kept, the kernel."""

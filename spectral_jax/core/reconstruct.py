@@ -1,0 +1,136 @@
+"""Coefficients to kernel, and back: W = C_Nᵀ S C_M with K entries of S stored.
+
+Shapes: kernel [N, M]; coefficients in the layout of their selection, K numbers;
+B blocks of R×C coefficients.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from spectral_jax.core import dct
+from spectral_jax.core.selection import Selection
+
+METHODS = ('auto', 'idctn', 'gemm')
+
+
+def _place(
+  coefficients: jax.Array, selection: Selection, shape: tuple[int, int]
+) -> jax.Array:
+  """Lays the K coefficients out on the first rows and columns of the plane."""
+  rows, columns = shape
+  i_K, j_K = divmod(selection.positions, selection.shape[1])
+  flat = jnp.zeros(rows * columns, coefficients.dtype)
+  flat = flat.at[i_K * columns + j_K].set(
+    coefficients.ravel(), unique_indices=True, mode='promise_in_bounds'
+  )
+  return flat.reshape(rows, columns)
+
+
+def _by_idctn(coefficients: jax.Array, selection: Selection) -> jax.Array:
+  return dct.idct2(_place(coefficients, selection, selection.shape))
+
+
+def _by_gemm(coefficients: jax.Array, selection: Selection) -> jax.Array:
+  """Two matrix products with the bases truncated to the stored frequencies."""
+  n, m = selection.shape
+  rows_BxR, columns_BxC = selection.frequencies
+  if selection.kind == 'strided':
+    block_BxRxC = coefficients
+  else:
+    box = (rows_BxR.size, columns_BxC.size)
+    block_BxRxC = _place(coefficients, selection, box)[None]
+  left_BxRxN = dct.dct_basis(n, rows_BxR, coefficients.dtype)
+  right_BxCxM = dct.dct_basis(m, columns_BxC, coefficients.dtype)
+  # The order that costs fewer multiplications, given B·R·N·M against B·C·N·M
+  # for the second product.
+  r, c = rows_BxR.shape[1], columns_BxC.shape[1]
+  highest = jax.lax.Precision.HIGHEST
+  if r * (c + n) * m <= c * (r + m) * n:
+    half_BxRxM = jnp.einsum(
+      'brc,bcm->brm', block_BxRxC, right_BxCxM, precision=highest
+    )
+    return jnp.einsum('brn,brm->nm', left_BxRxN, half_BxRxM, precision=highest)
+  half_BxNxC = jnp.einsum(
+    'brn,brc->bnc', left_BxRxN, block_BxRxC, precision=highest
+  )
+  return jnp.einsum('bnc,bcm->nm', half_BxNxC, right_BxCxM, precision=highest)
+
+
+def _floats(name: str, values: jax.typing.ArrayLike) -> jax.Array:
+  array = jnp.asarray(values)
+  if not jnp.issubdtype(array.dtype, jnp.floating):
+    raise ValueError(f'{name}: expected floats, got {array.dtype}.')
+  return array
+
+
+def kernel_from_coefficients(
+  coefficients: jax.typing.ArrayLike,
+  selection: Selection,
+  method: str = 'auto',
+) -> jax.Array:
+  """Rebuilds the kernel: the inverse 2D DCT of the zero-padded coefficients.
+
+  Computes in float32 or better and returns the dtype of the coefficients.
+
+  Args:
+    coefficients: array of shape `selection.layout`, K numbers.
+    selection: the positions of the coefficients, and the kernel's shape [N, M].
+    method: `idctn` is the definition; `gemm` multiplies by truncated cosine
+      bases; `auto` takes the faster one, `gemm`.
+
+  Returns:
+    The kernel [N, M].
+
+  Raises:
+    ValueError: for coefficients of another shape or that are no floats, or an
+      unknown method.
+
+  Example:
+    >>> selection = Selection.of('lowpass', (6, 8), keep=0.5)
+    >>> kernel_from_coefficients(jnp.ones(selection.layout), selection).shape
+    (6, 8)
+  """
+  if method not in METHODS:
+    raise ValueError(
+      f'method: expected one of {", ".join(METHODS)}, got {method!r}.'
+    )
+  coefficients = _floats('coefficients', coefficients)
+  if coefficients.shape != selection.layout:
+    raise ValueError(
+      f'coefficients: expected shape {selection.layout} for {selection}, got '
+      f'{coefficients.shape}.'
+    )
+  wide = coefficients.astype(jnp.promote_types(coefficients.dtype, jnp.float32))
+  rebuild = _by_idctn if method == 'idctn' else _by_gemm
+  return rebuild(wide, selection).astype(coefficients.dtype)
+
+
+def coefficients_from_kernel(
+  kernel: jax.typing.ArrayLike, selection: Selection, method: str = 'auto'
+) -> jax.Array:
+  """The 2D DCT of a kernel [N, M] at the kept positions.
+
+  It is the adjoint of `kernel_from_coefficients`, and, the basis being
+  orthonormal, its inverse on the kernels that the selection can represent and
+  the least-squares projection onto them for all others.
+
+  Raises:
+    ValueError: for a kernel of another shape or that is no floats, or an
+      unknown method.
+
+  Example:
+    >>> selection = Selection.of('block', (4, 4), keep=4)
+    >>> coefficients_from_kernel(jnp.ones((4, 4)), selection).round(3).tolist()
+    [4.0, 0.0, 0.0, 0.0]
+  """
+  kernel = _floats('kernel', kernel)
+  if kernel.shape != selection.shape:
+    raise ValueError(
+      f'kernel: expected shape {selection.shape}, got {kernel.shape}.'
+    )
+  project = jax.linear_transpose(
+    lambda c: kernel_from_coefficients(c, selection, method),
+    jax.ShapeDtypeStruct(selection.layout, kernel.dtype),
+  )
+  (coefficients,) = project(kernel)
+  return coefficients

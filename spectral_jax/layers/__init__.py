@@ -1,0 +1,1 @@
+"""Flax layers whose parameters are not their kernels."""

@@ -1,0 +1,109 @@
+"""`SpectralDense`: a Flax `Dense` that stores K cosine coefficients."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+from flax.typing import Dtype, PrecisionLike
+
+from spectral_jax.core.reconstruct import kernel_from_coefficients
+from spectral_jax.core.selection import Selection
+from spectral_jax.layers.initializers import Initializer, coefficients_init
+
+
+class SpectralDense(nn.Module):
+  """`flax.linen.Dense`, with K of the N·M coefficients of its kernel stored.
+
+  The parameter `coefficients` holds K numbers of the orthonormal 2D DCT of the
+  kernel [N, features]; each call rebuilds the kernel by the inverse DCT, all
+  other coefficients zero, and computes x W + b. ("Training Transformers in
+  Cosine Coefficient Space", arXiv 2604.04440.)
+
+  It takes `nn.Dense`'s arguments, in its order and with its defaults, and needs
+  nothing but `params`. With `keep=1.0` it equals `nn.Dense` to float error.
+
+  Train the coefficients of `random` and `strided` selections with
+  `Selection.update_scale` times the learning rate of a dense kernel.
+
+  Attributes:
+    features: M, the number of output features.
+    use_bias: whether to add a bias.
+    dtype: of the computation; by default inferred from input and params.
+    param_dtype: of the coefficients and the bias.
+    precision: of the product x W, see `jax.lax.Precision`. The kernel is always
+      rebuilt at the highest.
+    kernel_init: for a kernel [N, M]; the rebuilt kernel has its variance.
+    bias_init: for the bias [M].
+    promote_dtype: promotes (inputs, kernel, bias) to a common dtype.
+    dot_general: in place of `jax.lax.dot_general`.
+    dot_general_cls: makes `dot_general`.
+    keep: the fraction of N·M to store (float, 0 < keep ≤ 1), or K (int).
+    selection: which coefficients: `random`, `strided`, `lowpass` or `block`
+      (see `Selection`). Give each layer its own `seed` with the first two.
+    seed: draws the positions.
+    method: how the kernel is rebuilt: `auto`, `idctn` (the definition), `gemm`.
+
+  Raises:
+    ValueError: for a `keep`, `selection` or `method` that cannot be.
+
+  Example:
+    >>> layer = SpectralDense(features=4, keep=0.5)
+    >>> params = layer.init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> jax.tree_util.tree_map(jnp.shape, params)
+    {'params': {'bias': (4,), 'coefficients': (6,)}}
+  """
+
+  features: int
+  use_bias: bool = True
+  dtype: Dtype | None = None
+  param_dtype: Dtype = jnp.float32
+  precision: PrecisionLike = None
+  kernel_init: Initializer = nn.initializers.lecun_normal()
+  bias_init: Initializer = nn.initializers.zeros_init()
+  promote_dtype: Any = promote_dtype
+  dot_general: Any = None
+  dot_general_cls: Any = None
+  keep: float = 0.5
+  selection: str = 'random'
+  seed: int = 0
+  method: str = 'auto'
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array) -> jax.Array:
+    """Maps [..., N] to [..., features]."""
+    selection = Selection.of(
+      self.selection,
+      (jnp.shape(inputs)[-1], self.features),
+      self.keep,
+      self.seed,
+    )
+    coefficients = self.param(
+      'coefficients',
+      coefficients_init(self.kernel_init, selection),
+      selection.layout,
+      self.param_dtype,
+    )
+    kernel = kernel_from_coefficients(coefficients, selection, self.method)
+    bias = None
+    if self.use_bias:
+      bias = self.param(
+        'bias', self.bias_init, (self.features,), self.param_dtype
+      )
+    inputs, kernel, bias = self.promote_dtype(
+      inputs, kernel, bias, dtype=self.dtype
+    )
+    if self.dot_general_cls is not None:
+      dot_general = self.dot_general_cls()
+    else:
+      dot_general = self.dot_general or jax.lax.dot_general
+    outputs = dot_general(
+      inputs,
+      kernel,
+      (((inputs.ndim - 1,), (0,)), ((), ())),
+      precision=self.precision,
+    )
+    if bias is not None:
+      outputs += jnp.reshape(bias, (1,) * (outputs.ndim - 1) + (-1,))
+    return outputs

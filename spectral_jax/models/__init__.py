@@ -1,0 +1,1 @@
+"""The transformer, and text from it."""

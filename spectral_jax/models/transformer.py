@@ -1,0 +1,171 @@
+"""A decoder-only transformer whose linear layers are a choice.
+
+Shapes: B sequences, T tokens, D width, H heads, F = 4D hidden units of the MLP,
+V vocabulary; S is T on the side of the keys.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spectral_jax.layers.linear import LinearConfig
+
+# A block's linear layers, in the order in which they draw their positions.
+LINEAR_NAMES = ('qkv', 'out', 'mlp_in', 'mlp_out')
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+  """The architecture; the defaults are the paper's.
+
+  Attributes:
+    context: the longest sequence, in tokens.
+    width: D, the size of the residual stream.
+    layers: the number of blocks.
+    heads: H, dividing D.
+    dropout: the rate, after the embedding and after each branch.
+    linear: the linear layers of the blocks; embeddings, norms, biases and the
+      head are always stored as they are.
+
+  Raises:
+    ValueError: names the field, what was expected, and what was got.
+  """
+
+  context: int = 128
+  width: int = 128
+  layers: int = 4
+  heads: int = 4
+  dropout: float = 0.0
+  linear: LinearConfig = dataclasses.field(default_factory=LinearConfig)
+
+  def __post_init__(self) -> None:
+    for field in ('context', 'width', 'layers', 'heads'):
+      if getattr(self, field) < 1:
+        raise ValueError(
+          f'{field}: expected at least 1, got {getattr(self, field)}.'
+        )
+    if self.width % self.heads:
+      raise ValueError(
+        f'heads: expected a divisor of the width {self.width}, got '
+        f'{self.heads}.'
+      )
+    if not 0 <= self.dropout < 1:
+      raise ValueError(
+        f'dropout: expected 0 up to but not 1, got {self.dropout}.'
+      )
+    for name, shape in self.kernel_shapes().items():
+      try:
+        self.linear.check(shape)
+      except ValueError as error:
+        raise ValueError(f'linear.{error} (layer {name})') from None
+
+  def kernel_shapes(self) -> dict[str, tuple[int, int]]:
+    """The kernel shape [N, M] of each linear layer of a block, by name."""
+    d = self.width
+    shapes = ((d, 3 * d), (d, d), (d, 4 * d), (4 * d, d))
+    return dict(zip(LINEAR_NAMES, shapes, strict=True))
+
+  def seed(self, layer: int, name: str) -> int:
+    """The seed with which a linear layer draws its positions."""
+    return layer * len(LINEAR_NAMES) + LINEAR_NAMES.index(name)
+
+
+def causal_attention(
+  q_BxTxHxE: jax.Array, k_BxSxHxE: jax.Array, v_BxSxHxE: jax.Array
+) -> jax.Array:
+  """Scaled dot-product attention in which no token sees a later one.
+
+  Written out, because on CPU it is faster forward and backward than
+  `jax.nn.dot_product_attention` (benchmarks/attention.py). The softmax is taken
+  in float32.
+  """
+  q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q_BxTxHxE, k_BxSxHxE, v_BxSxHxE))
+  scores = q @ jnp.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
+  seen_1x1xTxS = np.tri(q.shape[2], k.shape[2], dtype=bool)[None, None]
+  scores = jnp.where(seen_1x1xTxS, scores.astype(jnp.float32), -jnp.inf)
+  weights = jax.nn.softmax(scores).astype(v.dtype)
+  return jnp.swapaxes(weights @ v, 1, 2)
+
+
+class Block(nn.Module):
+  """One pre-norm block: attention, then MLP, each added to the stream."""
+
+  config: TransformerConfig
+  layer: int
+
+  def _linear(self, name: str) -> nn.Module:
+    # A branch's last layer starts smaller, so that the stream's variance does
+    # not grow with the number of blocks (GPT-2).
+    ends_branch = name in ('out', 'mlp_out')
+    scale = 1 / (2 * self.config.layers) if ends_branch else 1.0
+    return self.config.linear.make(
+      self.config.kernel_shapes()[name][1],
+      seed=self.config.seed(self.layer, name),
+      kernel_init=nn.initializers.variance_scaling(
+        scale, 'fan_in', 'truncated_normal'
+      ),
+      name=name,
+    )
+
+  @nn.compact
+  def __call__(self, x_BxTxD: jax.Array, *, train: bool = False) -> jax.Array:
+    """Maps [B, T, D] to [B, T, D]."""
+    config = self.config
+    drop = nn.Dropout(config.dropout, deterministic=not train)
+    h = nn.LayerNorm(name='attention_norm')(x_BxTxD)
+    qkv = self._linear('qkv')(h)
+    qkv = qkv.reshape(*h.shape[:2], 3, config.heads, -1)
+    attended = causal_attention(*(qkv[:, :, i] for i in range(3)))
+    x_BxTxD += drop(self._linear('out')(attended.reshape(h.shape)))
+    h = nn.LayerNorm(name='mlp_norm')(x_BxTxD)
+    hidden_BxTxF = nn.gelu(self._linear('mlp_in')(h))
+    return x_BxTxD + drop(self._linear('mlp_out')(hidden_BxTxF))
+
+
+class Transformer(nn.Module):
+  """Tokens [B, T] to logits [B, T, V].
+
+  Attributes:
+    vocabulary: V, the number of distinct tokens.
+    config: the architecture.
+
+  Example:
+    >>> model = Transformer(vocabulary=65)
+    >>> tokens = jnp.zeros((1, 128), jnp.int32)
+    >>> params = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    433152
+  """
+
+  vocabulary: int
+  config: TransformerConfig = TransformerConfig()
+
+  @nn.compact
+  def __call__(
+    self, tokens_BxT: jax.Array, *, train: bool = False
+  ) -> jax.Array:
+    """Maps tokens to logits; `train` turns dropout on (rng `dropout`)."""
+    config = self.config
+    length = tokens_BxT.shape[1]
+    if length > config.context:
+      raise ValueError(
+        f'tokens: expected at most {config.context} a sequence, got {length}.'
+      )
+    embed_init = nn.initializers.normal(0.02)
+    x_BxTxD = nn.Embed(
+      self.vocabulary, config.width, embedding_init=embed_init, name='embed'
+    )(tokens_BxT)
+    positions = self.param(
+      'positions', embed_init, (config.context, config.width)
+    )
+    x_BxTxD += positions[None, :length]
+    x_BxTxD = nn.Dropout(config.dropout, deterministic=not train)(x_BxTxD)
+    for layer in range(config.layers):
+      x_BxTxD = Block(config, layer, name=f'block_{layer}')(
+        x_BxTxD, train=train
+      )
+    x_BxTxD = nn.LayerNorm(name='final_norm')(x_BxTxD)
+    return nn.Dense(self.vocabulary, use_bias=False, name='head')(x_BxTxD)

@@ -1,0 +1,65 @@
+"""This machine's compiler computes rebuilt kernels right, and we would know."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from spectral_jax.core import compiler_check
+from spectral_jax.core.compiler_check import compiled_error
+from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.transformer import Transformer, TransformerConfig
+
+
+def test_this_compiler_is_sound() -> None:
+  assert 0 <= compiled_error() < 1e-3
+
+
+def test_a_branch_miscompiled_at_large_batches_is_noticed(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  branch = compiler_check._branch
+
+  def miscompiled(x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+    broken = isinstance(x, jax.core.Tracer) and x.shape[0] >= 32
+    return branch(x, up, down) + float(broken)
+
+  monkeypatch.setattr(compiler_check, '_branch', miscompiled)
+  assert compiled_error((16,)) < 1e-3
+  assert compiled_error((16, 32)) == pytest.approx(1.0, abs=1e-3)
+
+
+# The whole model, compiled and op by op. Where the compiler is broken, it is so
+# from 32 sequences of 128 tokens on, with rebuilt kernels alone.
+@pytest.mark.parametrize(
+  ('linear', 'batch_sizes'),
+  [
+    (LinearConfig('dense'), (32,)),
+    (LinearConfig('low_rank'), (32,)),
+    (LinearConfig(selection='strided', method='gemm'), (16, 32, 64)),
+    (LinearConfig(selection='lowpass', method='idctn'), (32,)),
+  ],
+  ids=['dense', 'low_rank', 'gemm', 'idctn'],
+)
+def test_the_compiled_model_equals_the_model_op_by_op(
+  linear: LinearConfig, batch_sizes: tuple[int, ...]
+) -> None:
+  config = TransformerConfig(layers=1, linear=linear)
+  model = Transformer(65, config)
+  rng = np.random.default_rng(0)
+  tokens = rng.integers(65, size=(64, 128), dtype=np.int32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)
+  params = jax.tree.map(
+    lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(np.float32), shapes
+  )
+  # Both methods compute the same; op by op, idctn takes its time.
+  by_gemm = dataclasses.replace(linear, method='gemm')
+  with jax.disable_jit():
+    expected = Transformer(
+      65, dataclasses.replace(config, linear=by_gemm)
+    ).apply(params, tokens)
+  assert np.std(expected) > 0.1
+  for batch_size in batch_sizes:
+    logits = jax.jit(model.apply)(params, tokens[:batch_size])
+    np.testing.assert_allclose(logits, expected[:batch_size], atol=1e-3)

@@ -1,0 +1,194 @@
+"""The paper's model: its size, its causality, its positions, its refusals."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spectral_jax.layers.dense import SpectralDense
+from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.transformer import (
+  LINEAR_NAMES,
+  Transformer,
+  TransformerConfig,
+  causal_attention,
+)
+
+DENSE = LinearConfig('dense')
+DENSE_SIZE = 826_368
+
+
+def small(linear: LinearConfig = DENSE, **fields: Any) -> Transformer:
+  sizes = {'context': 6, 'width': 8, 'layers': 2, 'heads': 2} | fields
+  return Transformer(11, TransformerConfig(linear=linear, **sizes))
+
+
+def init(model: Transformer) -> Any:
+  """Random parameters, so that no path is closed by a zero."""
+  tokens = np.zeros((1, model.config.context), np.int32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes
+  )
+
+
+def draw_tokens(*shape: int) -> np.ndarray:
+  return np.random.default_rng(1).integers(11, size=shape, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+  ('linear', 'size', 'percent'),
+  [
+    (DENSE, DENSE_SIZE, 100),
+    (LinearConfig(keep=0.5, selection='lowpass'), 433_152, 52),
+    (LinearConfig(keep=0.5, selection='strided'), 433_152, 52),
+    (LinearConfig(keep=0.25, selection='lowpass'), 236_544, 29),
+    (LinearConfig('low_rank', rank=16), 171_008, 21),
+  ],
+)
+def test_the_papers_sizes(
+  linear: LinearConfig, size: int, percent: int
+) -> None:
+  model = Transformer(65, TransformerConfig(linear=linear))
+  tokens = jax.ShapeDtypeStruct((1, 128), jnp.int32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)
+  assert shapes.keys() == {'params'}
+  stored = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+  assert stored == size
+  assert round(100 * stored / DENSE_SIZE) == percent
+
+
+@pytest.mark.parametrize(
+  'linear', [DENSE, LinearConfig(selection='strided')], ids=lambda x: x.kind
+)
+def test_no_token_sees_a_later_one(linear: LinearConfig) -> None:
+  model = small(linear)
+  variables = init(model)
+  tokens = draw_tokens(1, 6)
+  mix = np.random.default_rng(2).normal(size=11).astype(np.float32)
+
+  @jax.jit
+  @jax.jacrev
+  def influence(positions_TxD: jax.Array) -> jax.Array:
+    params = {**variables['params'], 'positions': positions_TxD}
+    return jnp.asarray(model.apply({'params': params}, tokens))[0] @ mix
+
+  # What is added at place s stands for the token at s.
+  influence_TxS = np.abs(influence(variables['params']['positions'])).sum(-1)
+  np.testing.assert_array_equal(np.triu(influence_TxS, 1), 0)
+  assert influence_TxS[np.tri(6, dtype=bool)].min() > 1e-6
+
+
+def test_a_shorter_sequence_is_the_beginning_of_a_longer() -> None:
+  model = small()
+  variables = init(model)
+  tokens = draw_tokens(2, 6)
+  apply = jax.jit(model.apply)
+  logits = apply(variables, tokens)
+  assert logits.shape == (2, 6, 11)
+  shorter = apply(variables, tokens[:, :4])
+  np.testing.assert_allclose(shorter, logits[:, :4], atol=1e-4)
+
+
+def test_a_longer_sequence_raises() -> None:
+  with pytest.raises(ValueError, match=r'^tokens: expected at most 6 .*got 7'):
+    small().init(jax.random.key(0), draw_tokens(1, 7))
+
+
+@pytest.mark.parametrize('length', [1, 7])
+def test_attention_equals_jaxs_forward_and_backward(length: int) -> None:
+  rng = np.random.default_rng(0)
+  q, k, v, cotangent = rng.normal(size=(4, 2, length, 3, 5)).astype(np.float32)
+
+  def both(attend: Any) -> Any:
+    @jax.jit
+    def run(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
+      outputs, pull_back = jax.vjp(attend, q, k, v)
+      return outputs, pull_back(cotangent)
+
+    return run(q, k, v)
+
+  ours = both(causal_attention)
+  jaxs = both(lambda *qkv: jax.nn.dot_product_attention(*qkv, is_causal=True))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, jaxs
+  )
+
+
+def test_attention_keeps_the_dtype() -> None:
+  q, k, v = jnp.ones((3, 1, 4, 2, 5), jnp.bfloat16)
+  assert causal_attention(q, k, v).dtype == jnp.bfloat16
+
+
+def test_dropout_is_active_in_training_alone() -> None:
+  model, without = small(dropout=0.5, layers=1), small(layers=1)
+  variables = init(model)
+  tokens = draw_tokens(1, 6)
+  apply = jax.jit(model.apply, static_argnames='train')
+
+  def trained(seed: int) -> jax.Array:
+    rngs = {'dropout': jax.random.key(seed)}
+    return apply(variables, tokens, train=True, rngs=rngs)
+
+  expected = jax.jit(without.apply, static_argnames='train')(
+    variables, tokens, train=True
+  )
+  np.testing.assert_allclose(apply(variables, tokens), expected, atol=1e-4)
+  np.testing.assert_array_equal(trained(0), trained(0))
+  assert jnp.abs(trained(0) - expected).max() > 0.01
+  assert jnp.abs(trained(0) - trained(1)).max() > 0.01
+
+
+def test_every_layer_draws_its_own_positions() -> None:
+  model = small(LinearConfig(selection='random', keep=0.25, method='gemm'))
+  made = {}
+
+  def note(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    if isinstance(context.module, SpectralDense):
+      made[context.module.path] = context.module
+    return next_fun(*args, **kwargs)
+
+  with nn.intercept_methods(note):
+    jax.eval_shape(model.init, jax.random.key(0), draw_tokens(1, 6))
+  assert {path: layer.seed for path, layer in made.items()} == {
+    (f'block_{layer}', name): model.config.seed(layer, name)
+    for layer in range(2)
+    for name in LINEAR_NAMES
+  }
+  assert len({layer.seed for layer in made.values()}) == 8
+  for (_, name), layer in made.items():
+    assert layer.features == model.config.kernel_shapes()[name][1]
+    assert (layer.keep, layer.selection, layer.method) == (
+      0.25,
+      'random',
+      'gemm',
+    )
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'context': 0}, '^context: expected at least 1, got 0'),
+    ({'width': 0}, '^width: expected at least 1, got 0'),
+    ({'layers': 0}, '^layers: expected at least 1, got 0'),
+    ({'heads': -1}, '^heads: expected at least 1, got -1'),
+    ({'heads': 3}, '^heads: expected a divisor of the width 128, got 3'),
+    ({'dropout': 1.0}, '^dropout: expected 0 up to but not 1, got 1.0'),
+    (
+      {'linear': LinearConfig('low_rank', rank=129)},
+      r'^linear\.rank: expected at most 128 .*\(layer qkv\)',
+    ),
+    (
+      {'linear': LinearConfig(keep=1 / 3, selection='strided')},
+      r'^linear\.keep: a strided selection .*\(layer qkv\)',
+    ),
+  ],
+)
+def test_impossible_fields_raise(fields: dict[str, Any], message: str) -> None:
+  with pytest.raises(ValueError, match=message):
+    TransformerConfig(**fields)
