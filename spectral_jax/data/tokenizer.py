@@ -1,0 +1,182 @@
+"""Characters or bytes as tokens."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spectral_jax.errors import UserError
+
+
+class Tokenizer(Protocol):
+  """Turns text into token ids and back."""
+
+  @property
+  def name(self) -> str:
+    """The kind, as `make_tokenizer` takes it."""
+
+  @property
+  def vocabulary_size(self) -> int:
+    """Ids are 0 … vocabulary_size − 1."""
+
+  def encode(self, text: str) -> NDArray[np.int32]:
+    """Returns the text's ids, of shape [length]."""
+
+  def decode(self, ids: ArrayLike) -> str:
+    """Returns the text of ids of shape [length]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CharTokenizer:
+  """One token a character.
+
+  Attributes:
+    vocabulary: the distinct characters in the order of their ids.
+
+  >>> tokenizer = CharTokenizer.from_text('to be or not to be')
+  >>> tokenizer.vocabulary
+  ' benort'
+  >>> tokenizer.encode('been')
+  array([1, 2, 2, 3], dtype=int32)
+  >>> tokenizer.decode([5, 4, 1, 2])
+  'robe'
+  """
+
+  vocabulary: str
+  name: ClassVar[str] = 'char'
+
+  def __post_init__(self) -> None:
+    if len(set(self.vocabulary)) != len(self.vocabulary) or not self.vocabulary:
+      raise UserError(
+        'a vocabulary must be distinct characters and at least one, got '
+        f'{self.vocabulary!r}'
+      )
+
+  @classmethod
+  def from_text(cls, text: str) -> 'CharTokenizer':
+    """Returns the tokenizer of the text's characters, sorted."""
+    return cls(''.join(sorted(set(text))))
+
+  @property
+  def vocabulary_size(self) -> int:
+    """Ids are 0 … vocabulary_size − 1."""
+    return len(self.vocabulary)
+
+  @functools.cached_property
+  def _ids(self) -> NDArray[np.int32]:
+    """The id of every code point there is, −1 where it has none."""
+    ids = np.full(sys.maxunicode + 1, -1, np.int32)
+    ids[_code_points(self.vocabulary)] = np.arange(self.vocabulary_size)
+    return ids
+
+  def encode(self, text: str) -> NDArray[np.int32]:
+    """Returns the text's ids, of shape [length].
+
+    Raises:
+      UserError: a character is not in the vocabulary.
+    """
+    ids = self._ids[_code_points(text)]
+    if ids.size and ids.min() < 0:
+      at = int(ids.argmin())
+      line = text.count('\n', 0, at) + 1
+      column = at - text.rfind('\n', 0, at)
+      raise UserError(
+        f'character {text[at]!r} (U+{ord(text[at]):04X}) at line {line}, '
+        f'column {column} is not in the vocabulary of {self.vocabulary_size} '
+        'characters: remove it, or use the byte tokenizer'
+      )
+    return ids
+
+  def decode(self, ids: ArrayLike) -> str:
+    """Returns the text of ids of shape [length]."""
+    ids = _checked(ids, self.vocabulary_size)
+    code_points = _code_points(self.vocabulary)[ids]
+    return code_points.tobytes().decode('utf-32-le', 'surrogatepass')
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteTokenizer:
+  """One token a byte of the UTF-8 text: any text has its ids.
+
+  >>> ByteTokenizer().encode('né')
+  array([110, 195, 169], dtype=int32)
+  """
+
+  name: ClassVar[str] = 'byte'
+  vocabulary_size: ClassVar[int] = 256
+
+  def encode(self, text: str) -> NDArray[np.int32]:
+    """Returns the text's bytes, of shape [bytes]."""
+    data = text.encode(errors='surrogatepass')
+    return np.frombuffer(data, np.uint8).astype(np.int32)
+
+  def decode(self, ids: ArrayLike) -> str:
+    """Returns the text of bytes of shape [bytes].
+
+    Bytes that are not UTF-8, as a model may write, become U+FFFD.
+    """
+    data = _checked(ids, self.vocabulary_size).astype(np.uint8).tobytes()
+    return data.decode(errors='replace')
+
+
+def make_tokenizer(name: str, text: str) -> Tokenizer:
+  """Returns the 'char' tokenizer of the text, or the 'byte' tokenizer."""
+  if name == CharTokenizer.name:
+    return CharTokenizer.from_text(text)
+  if name == ByteTokenizer.name:
+    return ByteTokenizer()
+  raise UserError(f"unknown tokenizer {name!r}: expected 'char' or 'byte'")
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: str | pathlib.Path) -> None:
+  """Writes the tokenizer as JSON, for `load_tokenizer`."""
+  fields = {'name': tokenizer.name}
+  if isinstance(tokenizer, CharTokenizer):
+    fields['vocabulary'] = tokenizer.vocabulary
+  pathlib.Path(path).write_text(json.dumps(fields) + '\n', encoding='utf-8')
+
+
+def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
+  """Reads what `save_tokenizer` wrote.
+
+  Raises:
+    UserError: the file is missing, unreadable, damaged or of an unknown kind.
+  """
+  try:
+    fields = json.loads(pathlib.Path(path).read_bytes())
+  except OSError as error:
+    raise UserError(
+      f'cannot read the tokenizer {path} ({error.strerror}): restore the file'
+    ) from error
+  except ValueError as error:
+    raise UserError(f'{path} is not JSON: restore the file') from error
+  match fields:
+    case {'name': CharTokenizer.name, 'vocabulary': str(vocabulary)}:
+      try:
+        return CharTokenizer(vocabulary)
+      except UserError as error:
+        raise UserError(f'{path}: {error}') from error
+    case {'name': ByteTokenizer.name}:
+      return ByteTokenizer()
+  raise UserError(f'{path} holds no tokenizer that is known: restore the file')
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+  data = text.encode('utf-32-le', 'surrogatepass')
+  return np.frombuffer(data, np.dtype('<u4'))
+
+
+def _checked(ids: ArrayLike, size: int) -> NDArray[np.int32]:
+  """Returns the ids as an array of whole numbers within 0 … size − 1."""
+  checked = np.asarray(ids, np.int32)
+  outside = (checked < 0) | (checked >= size)
+  if outside.any():
+    raise UserError(
+      f'expected token ids of 0 to {size - 1}, got {checked[outside][0]}'
+    )
+  return checked
