@@ -14,45 +14,62 @@ from spectral_jax.core.reconstruct import kernel_from_coefficients
 from spectral_jax.core.selection import Selection
 
 _WIDTH = 128
-_UP = Selection('lowpass', (_WIDTH, 4 * _WIDTH), 2 * _WIDTH**2)
-_DOWN = Selection('lowpass', (4 * _WIDTH, _WIDTH), 2 * _WIDTH**2)
 
 
-def _branch(x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-  hidden = jax.nn.relu(x @ kernel_from_coefficients(up, _UP))
-  stream = x + hidden @ kernel_from_coefficients(down, _DOWN)
+def _selections(kind: str) -> tuple[Selection, Selection]:
+  shapes = ((_WIDTH, 4 * _WIDTH), (4 * _WIDTH, _WIDTH))
+  up, down = (Selection.of(kind, shape, 0.5) for shape in shapes)
+  return up, down
+
+
+def _branch(
+  x: jax.Array, up: jax.Array, down: jax.Array, kind: str
+) -> jax.Array:
+  up_kernel, down_kernel = (
+    kernel_from_coefficients(coefficients, selection)
+    for coefficients, selection in zip(
+      (up, down), _selections(kind), strict=True
+    )
+  )
+  stream = x + jax.nn.relu(x @ up_kernel) @ down_kernel
   return jax.nn.standardize(stream, epsilon=0.0)
 
 
 def _branch_by_numpy(
-  x: np.ndarray, up: np.ndarray, down: np.ndarray
+  x: np.ndarray, up: np.ndarray, down: np.ndarray, kind: str
 ) -> np.ndarray:
   kernels = []
-  for coefficients, selection in ((up, _UP), (down, _DOWN)):
+  for coefficients, selection in zip(
+    (up, down), _selections(kind), strict=True
+  ):
     plane = np.zeros(selection.shape, coefficients.dtype)
-    plane.flat[selection.positions] = coefficients
+    plane.flat[selection.positions] = coefficients.ravel()
     kernels.append(scipy.fft.idctn(plane, norm='ortho'))
   stream = x + np.maximum(x @ kernels[0], 0) @ kernels[1]
   stream -= stream.mean(axis=-1, keepdims=True)
   return np.asarray(stream / stream.std(axis=-1, keepdims=True))
 
 
-def compiled_error(batch_sizes: tuple[int, ...] = (16, 32)) -> float:
+def compiled_error(
+  batch_sizes: tuple[int, ...] = (16, 32),
+  kinds: tuple[str, ...] = ('lowpass', 'strided'),
+) -> float:
   """The largest difference of a compiled branch from one by NumPy and SciPy.
 
   The branch's outputs have unit variance: a sound compiler differs by 1e-5 or
   so (1e-2 where products are taken in bfloat16), a broken one by about 1.
   """
   rng = np.random.default_rng(0)
-
-  def normal(*shape: int) -> np.ndarray:
-    return rng.standard_normal(shape, np.float32)
-
-  up, down = (normal(s.count) * _WIDTH**-0.5 for s in (_UP, _DOWN))
-  x = normal(max(batch_sizes), _WIDTH, _WIDTH)
-  expected = _branch_by_numpy(x, up, down)
-  compiled = jax.jit(_branch)
-  return max(
-    float(np.abs(np.asarray(compiled(x[:b], up, down)) - expected[:b]).max())
-    for b in batch_sizes
-  )
+  x = rng.standard_normal((max(batch_sizes), _WIDTH, _WIDTH), np.float32)
+  largest = 0.0
+  for kind in kinds:
+    up, down = (
+      rng.standard_normal(selection.layout, np.float32) * _WIDTH**-0.5
+      for selection in _selections(kind)
+    )
+    expected = _branch_by_numpy(x, up, down, kind)
+    compiled = jax.jit(_branch, static_argnames='kind')
+    for b in batch_sizes:
+      error = np.abs(np.asarray(compiled(x[:b], up, down, kind)) - expected[:b])
+      largest = max(largest, float(error.max()))
+  return largest

@@ -3,40 +3,41 @@
 Shapes: N rows (inputs) and M columns (outputs) of a kernel; R frequencies.
 """
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Beyond it a phase of the basis would not fit in 32 bits.
+LARGEST_SIZE = 32768
 # A basis captured as a constant costs nothing per step, but lies in the
 # executable; above this size it is computed in the graph instead.
 _LARGEST_CONSTANT = 1024
 
 
-@functools.lru_cache(maxsize=64)
-def _constant_basis(size: int) -> np.ndarray:
-  frequency_Nx1 = np.arange(size)[:, None]
-  place_1xN = np.arange(size)[None, :]
-  basis_NxN = np.cos(np.pi / (2 * size) * ((2 * place_1xN + 1) * frequency_Nx1))
-  basis_NxN *= np.sqrt(2 / size)
-  basis_NxN[0] /= np.sqrt(2)
-  basis_NxN.setflags(write=False)
-  return basis_NxN
+def _constant_basis(size: int, frequencies: np.ndarray) -> np.ndarray:
+  phase = (2 * np.arange(size) + 1) * frequencies[..., None] % (4 * size)
+  basis = np.cos(np.pi / (2 * size) * phase) * math.sqrt(2 / size)
+  basis[frequencies == 0] /= math.sqrt(2)
+  return basis
 
 
-def _computed_basis(size: int, dtype: jnp.dtype) -> jax.Array:
+def _computed_basis(
+  size: int, frequencies: np.ndarray, dtype: jnp.dtype
+) -> jax.Array:
   # The phase is reduced in integers: in float32 the cosine of a large phase
   # errs by 1e-3 at 4,096. The barrier keeps XLA from folding the result.
-  frequency = jax.lax.broadcasted_iota(jnp.int32, (size, size), 0)
-  place = jax.lax.broadcasted_iota(jnp.int32, (size, size), 1)
-  phase = ((2 * place + 1) * frequency) % (4 * size)
-  basis = jnp.cos(phase.astype(dtype) * (np.pi / (2 * size)))
+  rows = jnp.asarray(frequencies, jnp.int32)[..., None]
+  place = jax.lax.broadcasted_iota(
+    jnp.int32, (*frequencies.shape, size), frequencies.ndim
+  )
+  phase = (2 * place + 1) * rows % (4 * size)
+  basis = jnp.cos(phase.astype(dtype) * (math.pi / (2 * size)))
   # Python's floats: NumPy's would widen a float32 basis in 64-bit mode.
   basis *= math.sqrt(2 / size)
   return jax.lax.optimization_barrier(
-    jnp.where(frequency == 0, basis / math.sqrt(2), basis)
+    jnp.where(rows == 0, basis / math.sqrt(2), basis)
   )
 
 
@@ -66,15 +67,12 @@ def dct_basis(
     >>> bool(jnp.allclose(basis @ basis.T, jnp.eye(8), atol=1e-6))
     True
   """
-  if not 1 <= size <= 32768:
-    raise ValueError(f'size: expected 1 to 32768, got {size}.')
+  if not 1 <= size <= LARGEST_SIZE:
+    raise ValueError(f'size: expected 1 to {LARGEST_SIZE}, got {size}.')
+  rows = np.arange(size) if frequencies is None else np.asarray(frequencies)
   if size <= _LARGEST_CONSTANT:
-    basis = _constant_basis(size)
-    return jnp.asarray(
-      basis if frequencies is None else basis[frequencies], dtype
-    )
-  computed = _computed_basis(size, dtype)
-  return computed if frequencies is None else computed[frequencies]
+    return jnp.asarray(_constant_basis(size, rows), dtype)
+  return _computed_basis(size, rows, dtype)
 
 
 def idct2(plane: jax.Array) -> jax.Array:

@@ -147,30 +147,10 @@ class Selection:
     i_K, j_K = np.unravel_index(self.positions, self.shape)
     return np.arange(i_K.max() + 1)[None, :], np.arange(j_K.max() + 1)[None, :]
 
-  @functools.cached_property
+  @property
   def positions(self) -> np.ndarray:
     """The K positions i·M + j, int32, in the order of the stored layout."""
-    n, m = self.shape
-    if self.kind == 'strided':
-      rows_BxR, columns_BxC = self.frequencies
-      order = (rows_BxR[:, :, None] * m + columns_BxC[:, None, :]).ravel()
-    elif self.kind == 'random':
-      # Sorting a hash is a permutation, whose first K are the nested choice.
-      key = np.uint64(self.seed) * np.uint64(2**32) + np.arange(
-        n * m, dtype=np.uint64
-      )
-      order = np.argsort(_mix(_mix(key)), kind='stable')
-    else:
-      # Both frequencies in units of 1 / (2NM), exact in integers.
-      i_Nx1 = (2 * np.arange(n, dtype=np.int64)[:, None] + 1) * m
-      j_1xM = (2 * np.arange(m, dtype=np.int64)[None, :] + 1) * n
-      both = i_Nx1 + j_1xM
-      larger = np.maximum(i_Nx1, j_1xM)
-      key_NxM = both if self.kind == 'lowpass' else larger
-      order = np.argsort(key_NxM.ravel(), kind='stable')
-    kept = order[: self.count].astype(np.int32)
-    kept.setflags(write=False)  # it is cached
-    return kept
+    return _positions(self)
 
   @functools.cached_property
   def rank_bound(self) -> int:
@@ -195,3 +175,28 @@ class Selection:
     gained nothing by it.
     """
     return 1 / self.fraction if self.kind in ('random', 'strided') else 1.0
+
+
+@functools.lru_cache(maxsize=256)
+def _positions(selection: Selection) -> np.ndarray:
+  n, m = selection.shape
+  if selection.kind == 'strided':
+    rows_BxR, columns_BxC = selection.frequencies
+    order = (rows_BxR[:, :, None] * m + columns_BxC[:, None, :]).ravel()
+  elif selection.kind == 'random':
+    # Sorting a hash is a permutation, whose first K are the nested choice.
+    key = np.uint64(selection.seed) * np.uint64(2**32) + np.arange(
+      n * m, dtype=np.uint64
+    )
+    order = np.argsort(_mix(_mix(key)), kind='stable')
+  else:
+    # Both frequencies in units of 1 / (2NM), exact in integers.
+    i_Nx1 = (2 * np.arange(n, dtype=np.int64)[:, None] + 1) * m
+    j_1xM = (2 * np.arange(m, dtype=np.int64)[None, :] + 1) * n
+    both = i_Nx1 + j_1xM
+    larger = np.maximum(i_Nx1, j_1xM)
+    key_NxM = both if selection.kind == 'lowpass' else larger
+    order = np.argsort(key_NxM.ravel(), kind='stable')
+  kept = order[: selection.count].astype(np.int32)
+  kept.setflags(write=False)  # it is cached
+  return kept

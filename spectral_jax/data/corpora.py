@@ -16,11 +16,12 @@ import io
 import os
 import pathlib
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import downloader
 
 from spectral_jax.data.plays import PLAYS, render_play
 from spectral_jax.errors import UserError
@@ -133,18 +134,18 @@ class TinyShakespeare(TextBuilder):
   def _text(self, dl_manager: Any) -> str:
     if self.source is not None:
       return self.source
-    retries = downloader.MAX_RETRIES
-    downloader.MAX_RETRIES = 0  # by default it keeps trying for minutes
+    del dl_manager  # it waits for minutes where there is no network
     try:
-      path = dl_manager.download(TINY_SHAKESPEARE_URL)
-    except (OSError, tfds.download.DownloadError) as error:
+      with urllib.request.urlopen(TINY_SHAKESPEARE_URL, timeout=10) as reply:
+        text = reply.read().decode()
+    except (OSError, ValueError) as error:
+      if isinstance(error, urllib.error.HTTPError):
+        error.close()
       raise UserError(
         f'cannot download tiny_shakespeare from {TINY_SHAKESPEARE_URL} '
         f'({type(error).__name__}): give the file with --config.data.path=FILE'
       ) from error
-    finally:
-      downloader.MAX_RETRIES = retries
-    return _checked(_read_file(pathlib.Path(path)), TINY_SHAKESPEARE_URL)
+    return _checked(text, TINY_SHAKESPEARE_URL)
 
 
 class Text(TextBuilder):

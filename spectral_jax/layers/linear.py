@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 
+from spectral_jax.core.dct import LARGEST_SIZE
 from spectral_jax.core.reconstruct import METHODS
 from spectral_jax.core.selection import KINDS, Selection
 from spectral_jax.layers.dense import SpectralDense
@@ -19,7 +20,8 @@ class LinearConfig:
 
   Attributes:
     kind: `dense`, `spectral` or `low_rank`.
-    keep: spectral: the fraction of N·M coefficients stored, 0 < keep ≤ 1.
+    keep: spectral: the fraction of N·M coefficients stored, 0 < keep ≤ 1 (here
+      always a fraction: the layers differ in size).
     selection: spectral: which ones, see `Selection`.
     method: spectral: how the kernel is rebuilt, see `kernel_from_coefficients`.
     rank: low_rank: the inner size.
@@ -45,7 +47,8 @@ class LinearConfig:
         raise ValueError(
           f'{field}: expected one of {", ".join(choices)}, got {value!r}.'
         )
-    if not isinstance(self.keep, float | int) or not 0 < self.keep <= 1:
+    number = isinstance(self.keep, float | int) and self.keep is not True
+    if not number or not 0 < self.keep <= 1:
       raise ValueError(
         f'keep: expected a fraction above 0 and up to 1.0, got {self.keep!r}.'
       )
@@ -60,6 +63,11 @@ class LinearConfig:
     """Raises ValueError if no kernel of this shape can be stored so."""
     if self.kind == 'spectral':
       self.select(shape, seed=0)
+      if max(shape) > LARGEST_SIZE:
+        raise ValueError(
+          f'kind: spectral kernels reach {LARGEST_SIZE} a side, got '
+          f'{shape[0]}×{shape[1]}.'
+        )
     if self.kind == 'low_rank' and self.rank > min(shape):
       raise ValueError(
         f'rank: expected at most {min(shape)} for a {shape[0]}×{shape[1]} '

@@ -5,6 +5,7 @@ V vocabulary; S is T on the side of the keys.
 """
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
@@ -83,7 +84,7 @@ def causal_attention(
   in float32.
   """
   q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q_BxTxHxE, k_BxSxHxE, v_BxSxHxE))
-  scores = q @ jnp.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
+  scores = q @ jnp.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1])
   seen_1x1xTxS = np.tri(q.shape[2], k.shape[2], dtype=bool)[None, None]
   scores = jnp.where(seen_1x1xTxS, scores.astype(jnp.float32), -jnp.inf)
   weights = jax.nn.softmax(scores).astype(v.dtype)

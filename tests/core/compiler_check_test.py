@@ -21,9 +21,11 @@ def test_a_branch_miscompiled_at_large_batches_is_noticed(
 ) -> None:
   branch = compiler_check._branch
 
-  def miscompiled(x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+  def miscompiled(
+    x: jax.Array, up: jax.Array, down: jax.Array, kind: str
+  ) -> jax.Array:
     broken = isinstance(x, jax.core.Tracer) and x.shape[0] >= 32
-    return branch(x, up, down) + float(broken)
+    return branch(x, up, down, kind) + float(broken)
 
   monkeypatch.setattr(compiler_check, '_branch', miscompiled)
   assert compiled_error((16,)) < 1e-3

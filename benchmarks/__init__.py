@@ -1,0 +1,1 @@
+"""Measurements: timings and training comparisons, side by side in one run."""

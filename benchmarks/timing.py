@@ -1,0 +1,54 @@
+"""Side by side in one run: the only timing that a noisy machine allows."""
+
+import datetime
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+
+
+def interleave(
+  contenders: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+  """Times contenders in turn, A B C A B C …, after two uncounted rounds.
+
+  Args:
+    contenders: functions without arguments that return arrays to wait for.
+    rounds: counted calls of each.
+
+  Returns:
+    Milliseconds of each call, by name.
+  """
+  times: dict[str, list[float]] = {name: [] for name in contenders}
+  for turn in range(rounds + 2):
+    for name, contender in contenders.items():
+      started = time.perf_counter()
+      jax.block_until_ready(contender())
+      if turn >= 2:
+        times[name].append(1e3 * (time.perf_counter() - started))
+  return times
+
+
+def print_ratios(title: str, times: Mapping[str, list[float]]) -> None:
+  """Prints medians and their ratios to the first contender, in Markdown."""
+  first = statistics.median(next(iter(times.values())))
+  print(f'\n| {title} | median ms | fastest ms | ratio of medians |')
+  print('|---|---|---|---|')
+  for name, values in times.items():
+    median = statistics.median(values)
+    print(
+      f'| {name} | {median:.1f} | {min(values):.1f} | {median / first:.3f} |'
+    )
+
+
+def print_machine() -> None:
+  """Prints what a figure cannot be read without."""
+  device = jax.devices()[0]
+  print(
+    f'{datetime.date.today()}, jax {jax.__version__}, Python '
+    f'{platform.python_version()}, {device.device_kind}, '
+    f'{os.cpu_count()} CPU cores'
+  )

@@ -1,0 +1,1 @@
+"""Recipes for `python train.py --config=configs/NAME.py`."""

@@ -1,0 +1,1 @@
+"""Settings, optimizer, train step, checkpoints, reports, and the loop."""

@@ -1,0 +1,231 @@
+"""What training, evaluation and sampling share: data, model, mesh, scores."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib.version
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from spectral_jax.core.compiler_check import compiled_error
+from spectral_jax.data import pipeline
+from spectral_jax.data.corpora import Corpus, load_corpus
+from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
+from spectral_jax.errors import UserError
+from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.transformer import Transformer
+from spectral_jax.training import sharding, workdir
+from spectral_jax.training.optimizer import make_optimizer
+from spectral_jax.training.settings import DataSettings, Settings
+from spectral_jax.training.step import (
+  Batch,
+  EvaluationStep,
+  TrainState,
+  TrainStep,
+  init_state,
+  make_evaluation_step,
+  make_train_step,
+)
+
+
+def check_compiler() -> None:
+  """Raises UserError if this jaxlib computes spectral layers wrong."""
+  error = compiled_error()
+  if not error < 0.1:
+    raise UserError(
+      f'jaxlib {jaxlib.version.__version__}: computes spectral layers wrong on '
+      f'{jax.default_backend()} (error {error:.1g}); install a sound one: '
+      "pip install 'jax!=0.10.2,!=0.11.0,!=0.11.1' "
+      "'jaxlib!=0.10.2,!=0.11.0,!=0.11.1'."
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _corpus(data: DataSettings) -> Corpus:
+  return load_corpus(
+    data.corpus, path=data.path or None, data_dir=data.directory or None
+  )
+
+
+def _abstract_params(model: Transformer) -> Any:
+  tokens = jax.ShapeDtypeStruct((1, model.config.context), np.int32)
+  return jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
+
+
+def _mesh(settings: Settings) -> Mesh:
+  train = settings.train
+  return sharding.make_mesh(settings.mesh, train.batch_size // train.accumulate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """How well a model predicts a text.
+
+  Attributes:
+    loss: mean cross-entropy, nats per token.
+    bits_per_character: the same in bits, per character of the text.
+  """
+
+  loss: float
+  bits_per_character: float
+
+  @property
+  def perplexity(self) -> float:
+    """The exponential of the loss."""
+    return math.exp(min(self.loss, 700.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A recipe with its tokenizer, its model and its devices.
+
+  Attributes:
+    settings: the recipe.
+    tokenizer: of the model's vocabulary.
+    mesh: the devices.
+  """
+
+  settings: Settings
+  tokenizer: Tokenizer
+  mesh: Mesh
+
+  @classmethod
+  def to_train(cls, settings: Settings, directory: Path) -> 'Experiment':
+    """Claims a workdir for a recipe, once its data is read and will do.
+
+    Raises:
+      UserError: for data, devices, a compiler or a workdir that will not do.
+    """
+    corpus = _corpus(settings.data)
+    tokenizer = make_tokenizer(settings.data.tokenizer, corpus.text)
+    experiment = cls(settings, tokenizer, _mesh(settings))
+    # These refuse a text that is too short, before anything is trained on it.
+    experiment.train_batches(0)
+    experiment.evaluation_batches('validation')
+    check_compiler()
+    workdir.claim(directory, settings, experiment.digest(), tokenizer)
+    return experiment
+
+  @classmethod
+  def trained(cls, settings: Settings, directory: Path) -> 'Experiment':
+    """The recipe with the tokenizer of the run in a workdir; reads no data.
+
+    Raises:
+      UserError: for devices, a compiler or a workdir that will not do.
+    """
+    check_compiler()
+    return cls(settings, workdir.read_tokenizer(directory), _mesh(settings))
+
+  @property
+  def corpus(self) -> Corpus:
+    """The text, in three parts.
+
+    Raises:
+      UserError: for data that will not do.
+    """
+    return _corpus(self.settings.data)
+
+  def digest(self) -> str:
+    """SHA-256 of the whole text."""
+    return hashlib.sha256(self.corpus.text.encode()).hexdigest()
+
+  @functools.cached_property
+  def model(self) -> Transformer:
+    """The model, without parameters."""
+    return Transformer(self.tokenizer.vocabulary_size, self.settings.model)
+
+  def train_batches(self, done: int) -> Iterator[Batch]:
+    """The batches of the steps after `done`, on the mesh.
+
+    Raises:
+      UserError: if the text is shorter than a context.
+    """
+    settings = self.settings
+    batches = pipeline.train_batches(
+      self.tokenizer.encode(self.corpus.train),
+      context=settings.model.context,
+      batch_size=settings.train.batch_size,
+      seed=settings.seed,
+      first_batch=done,
+    )
+    return (sharding.put_batch(batch, self.mesh) for batch in batches)
+
+  def evaluation_batches(self, split: str) -> Iterator[Batch]:
+    """The batches of the whole of a split, on the mesh.
+
+    Raises:
+      UserError: if the text is shorter than two tokens.
+    """
+    batches = pipeline.evaluation_batches(
+      self.tokenizer.encode(getattr(self.corpus, split)),
+      context=self.settings.model.context,
+      batch_size=self.settings.train.batch_size,
+    )
+    return (sharding.put_batch(batch, self.mesh) for batch in batches)
+
+  @functools.cached_property
+  def optimizer(self) -> optax.GradientTransformation:
+    """The optimizer of this recipe."""
+    settings = self.settings
+    return make_optimizer(
+      settings.optimizer,
+      settings.train.steps,
+      _abstract_params(self.model),
+      settings.model,
+    )
+
+  @functools.cached_property
+  def init_state(self) -> Callable[[], TrainState]:
+    """Makes the state at step 0, whole on every device of the mesh."""
+    init = functools.partial(
+      init_state, self.model, self.optimizer, self.settings.seed
+    )
+    return jax.jit(init, out_shardings=sharding.replicated(self.mesh))
+
+  def train_step(self) -> TrainStep:
+    """The compiled train step of this recipe."""
+    return make_train_step(
+      self.model,
+      self.optimizer,
+      self.mesh,
+      seed=self.settings.seed,
+      accumulate=self.settings.train.accumulate,
+    )
+
+  @functools.cached_property
+  def evaluation_step(self) -> EvaluationStep:
+    """The compiled evaluation step."""
+    return make_evaluation_step(self.model, self.mesh)
+
+  def score(self, params: Any, split: str) -> Score:
+    """Scores parameters on the whole of a split.
+
+    Consecutive windows of a context each: every token but the split's first is
+    predicted once, from the tokens before it in its window.
+    """
+    totals = [
+      self.evaluation_step(params, batch)
+      for batch in self.evaluation_batches(split)
+    ]
+    losses, weights = np.asarray(jax.device_get(totals), np.float64).T
+    nats, tokens = float(losses.sum()), float(weights.sum())
+    # The first token is given, not predicted.
+    characters = len(getattr(self.corpus, split)) * tokens / (tokens + 1)
+    return Score(nats / tokens, nats / math.log(2) / characters)
+
+  def parameter_counts(self) -> tuple[int, int]:
+    """How many parameters are stored, and how many a dense model stores."""
+    linear = LinearConfig(kind='dense')
+    dense = dataclasses.replace(self.settings.model, linear=linear)
+    stored, as_dense = (
+      sum(leaf.size for leaf in jax.tree.leaves(_abstract_params(model)))
+      for model in (self.model, self.model.copy(config=dense))
+    )
+    return stored, as_dense

@@ -1,0 +1,215 @@
+"""The three things that the command line does: train, evaluate, sample."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from spectral_jax.errors import UserError
+from spectral_jax.training import console, report, workdir
+from spectral_jax.training.checkpoint import Checkpoints
+from spectral_jax.training.experiment import Experiment
+from spectral_jax.training.metrics import MetricsLog
+from spectral_jax.training.optimizer import learning_rate_schedule
+from spectral_jax.training.settings import Settings
+from spectral_jax.training.step import Metrics, TrainState
+
+
+def _check_finite(
+  step: int, values: Mapping[str, float], checkpoints: Checkpoints
+) -> None:
+  for name, value in values.items():
+    if not math.isfinite(value):
+      last = checkpoints.latest
+      kept = f'step {last}' if last is not None else 'none yet'
+      raise UserError(
+        f'step {step}: {name} is {value}, so training stopped (last good '
+        f'checkpoint: {kept}); lower the learning rate or the clip_norm of '
+        'config.optimizer, and name a new --workdir.'
+      )
+
+
+def _finite_means(
+  pending: list[Metrics], step: int, checkpoints: Checkpoints
+) -> dict[str, float]:
+  """Means of the metrics of the steps up to `step`; all must be finite."""
+  fetched = jax.device_get(pending)
+  for at, metrics in enumerate(fetched, step - len(fetched) + 1):
+    _check_finite(at, metrics, checkpoints)
+  return {
+    name: float(np.mean([metrics[name] for metrics in fetched]))
+    for name in fetched[0]
+  }
+
+
+def _train_steps(
+  experiment: Experiment,
+  state: TrainState,
+  checkpoints: Checkpoints,
+  log: MetricsLog,
+) -> TrainState:
+  """Trains from the state's step to the last, evaluating and saving."""
+  settings = experiment.settings.train
+  schedule = learning_rate_schedule(
+    experiment.settings.optimizer, settings.steps
+  )
+  train_step = experiment.train_step()
+  done = int(state.step)
+  batches = experiment.train_batches(done)
+  pending: list[Metrics] = []
+  before = log.rows[-1]['train_seconds'] if log.rows else 0.0
+  began = started = time.perf_counter()
+  with console.Progress(
+    start_step=done, steps=settings.steps, log_every=settings.log_every
+  ) as progress:
+    for step in range(done + 1, settings.steps + 1):
+      state, metrics = train_step(state, next(batches))
+      pending.append(metrics)
+      evaluates = step % settings.evaluate_every == 0 or step == settings.steps
+      if step % settings.log_every != 0 and not evaluates:
+        continue
+      row = _finite_means(pending, step, checkpoints)
+      tokens = len(pending) * settings.batch_size
+      tokens *= experiment.settings.model.context
+      row['tokens_per_second'] = tokens / (time.perf_counter() - started)
+      row['learning_rate_fraction'] = float(schedule(step - 1))
+      progress.update(
+        step,
+        loss=row['train_loss'],
+        tokens_per_second=row['tokens_per_second'],
+      )
+      if evaluates:
+        score = experiment.score(state.params, 'validation')
+        _check_finite(step, {'validation loss': score.loss}, checkpoints)
+        row['validation_loss'] = score.loss
+        row['validation_perplexity'] = score.perplexity
+        progress.say(
+          f'step {step}  validation loss {score.loss:.4f}  perplexity '
+          f'{score.perplexity:.3f}'
+        )
+      row['train_seconds'] = before + time.perf_counter() - began
+      log.write(step, row)
+      if evaluates:
+        checkpoints.save(state, row['validation_loss'])
+      pending = []
+      started = time.perf_counter()
+  return state
+
+
+def _restore(
+  experiment: Experiment, checkpoints: Checkpoints, step: int
+) -> TrainState:
+  like = jax.eval_shape(experiment.init_state)
+  return checkpoints.restore(step, like, experiment.mesh)
+
+
+def train(settings: Settings, directory: Path) -> None:
+  """Trains a recipe to its last step, from the newest checkpoint there is.
+
+  It leaves in the directory: checkpoints, metrics.jsonl, TensorBoard events,
+  summary.json, config.json, sample.txt, loss.png and spectra.png.
+
+  Raises:
+    UserError: for data, a directory or devices that will not do, a loss or
+      gradient that is not finite, or a checkpoint that cannot be read.
+  """
+  experiment = Experiment.to_train(settings, directory)
+  with Checkpoints(directory) as checkpoints:
+    latest = checkpoints.latest
+    facts = report.describe(experiment)
+    facts['output'] = str(directory.absolute())
+    if latest is not None:
+      facts['goes on from'] = f'step {latest}'
+    console.print_facts('run', facts)
+    if latest is None:
+      state = experiment.init_state()
+    else:
+      state = _restore(experiment, checkpoints, latest)
+    with MetricsLog(directory, start_step=latest or 0) as log:
+      state = _train_steps(experiment, state, checkpoints, log)
+      rows = log.rows
+    best = checkpoints.best
+  score = experiment.score(state.params, 'validation')
+  text = report.sample_text(experiment, state.params)
+  report.draw(experiment, state.params, rows, directory)
+  report.finish(
+    experiment,
+    score,
+    directory,
+    {
+      'steps': int(state.step),
+      'best_step': best,
+      'tokens_per_second': report.median_speed(rows),
+      'train_seconds': rows[-1]['train_seconds'] if rows else math.nan,
+    },
+    text,
+  )
+
+
+def _trained(
+  settings: Settings, directory: Path, which: str
+) -> tuple[Experiment, TrainState]:
+  """A run and the state of a checkpoint: `latest`, `best`, or a step number.
+
+  Raises:
+    UserError: if there is no such checkpoint.
+  """
+  experiment = Experiment.trained(settings, directory)
+  with Checkpoints(directory) as checkpoints:
+    named = {'latest': checkpoints.latest, 'best': checkpoints.best}
+    step = named.get(which, int(which) if which.isdecimal() else None)
+    if step is None or step not in checkpoints.steps:
+      there = ', '.join(map(str, checkpoints.steps)) or 'none'
+      raise UserError(
+        f'--checkpoint: expected latest, best or a step ({there}), got '
+        f'{which!r}.'
+      )
+    return experiment, _restore(experiment, checkpoints, step)
+
+
+def evaluate(settings: Settings, directory: Path, checkpoint: str) -> None:
+  """Prints the score of a checkpoint on the validation and the test split.
+
+  Raises:
+    UserError: if there is no such checkpoint, or the data is another.
+  """
+  experiment, state = _trained(settings, directory, checkpoint)
+  workdir.check_data(directory, experiment.digest())
+  console.print_facts('run', report.describe(experiment))
+  for split in ('validation', 'test'):
+    score = experiment.score(state.params, split)
+    facts = {'step': str(int(state.step))} | report.describe_score(score)
+    console.print_facts(split, facts)
+
+
+def sample(
+  settings: Settings,
+  directory: Path,
+  checkpoint: str,
+  *,
+  prompt: str | None,
+  length: int,
+  temperature: float,
+  seed: int,
+) -> None:
+  """Prints text that a checkpoint generates after a prompt.
+
+  Raises:
+    UserError: if there is no such checkpoint, or a character of the prompt is
+      not in the vocabulary.
+  """
+  if not math.isfinite(temperature):
+    raise UserError(f'--temperature: expected 0 or more, got {temperature}.')
+  experiment, state = _trained(settings, directory, checkpoint)
+  text = report.sample_text(
+    experiment,
+    state.params,
+    prompt=prompt,
+    length=length,
+    temperature=temperature,
+    seed=seed,
+  )
+  console.print_sample(f'step {int(state.step)}', text)

@@ -1,0 +1,118 @@
+"""The numbers of a run: one JSON line a row, and the same for TensorBoard."""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Self
+
+import tensorboardX
+
+from spectral_jax.errors import UserError
+from spectral_jax.training.workdir import write_text
+
+_FILENAME = 'metrics.jsonl'
+
+
+class MetricsLog:
+  """Appends scalars to `metrics.jsonl` and to TensorBoard event files.
+
+  Every row is on disk when `write` returns, so a killed run loses none. JSON
+  has no word for NaN and infinity: they are written as the strings 'nan',
+  'inf' and '-inf', which `float` reads back, so the file stays valid JSON.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as name:
+  ...   with MetricsLog(pathlib.Path(name), start_step=0) as log:
+  ...     log.write(100, {'train_loss': 2.5})
+  ...   read_metrics(pathlib.Path(name))
+  [{'step': 100, 'train_loss': 2.5}]
+
+  Args:
+    workdir: The run's folder; made if it is not there.
+    start_step: The step this run goes on from, 0 for a fresh one. Rows of later
+      steps come from a run that was killed after its last checkpoint; they are
+      dropped here and hidden in TensorBoard, for they will be written again.
+
+  Attributes:
+    rows: All rows, those kept from before first; each has the key 'step'.
+
+  Raises:
+    UserError: If an earlier `metrics.jsonl` has a line that is not JSON.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, start_step: int) -> None:
+    workdir.mkdir(parents=True, exist_ok=True)
+    self.rows = [
+      row for row in read_metrics(workdir) if row['step'] <= start_step
+    ]
+    path = workdir / _FILENAME
+    write_text(path, ''.join(map(_line, self.rows)))
+    self._file = path.open('a', encoding='ascii')
+    self._events = tensorboardX.SummaryWriter(
+      str(workdir / 'tensorboard'),
+      purge_step=start_step + 1,
+      flush_secs=5,
+      # Files are named by the second; a quick restart must not overwrite one.
+      filename_suffix=f'.from_step_{start_step}',
+    )
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Appends one row; the values are Python, numpy or JAX scalars."""
+    row = {'step': step} | {key: float(value) for key, value in values.items()}
+    self.rows.append(row)
+    # One call for line and newline: a line without its newline is a torn one.
+    self._file.write(_line(row))
+    self._file.flush()
+    for key in values:
+      self._events.add_scalar(key, row[key], step)
+
+  def close(self) -> None:
+    """Flushes and closes all files; a second call does nothing."""
+    self._file.close()
+    self._events.close()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
+  """Returns the rows of a run, finished or under way, oldest first.
+
+  A last line that was torn by a kill in mid-write is left out. A run that has
+  written nothing has no rows.
+
+  Raises:
+    UserError: If a line is not JSON, with its number.
+  """
+  path = workdir / _FILENAME
+  if not path.exists():
+    return []
+  *lines, _ = path.read_text(encoding='ascii', errors='replace').split('\n')
+  return [
+    _row(line, f'{path}, line {number}') for number, line in enumerate(lines, 1)
+  ]
+
+
+def _line(row: Mapping[str, float]) -> str:
+  encoded = {
+    key: value if math.isfinite(value) else str(value)
+    for key, value in row.items()
+  }
+  return json.dumps(encoded, allow_nan=False) + '\n'
+
+
+def _row(line: str, place: str) -> dict[str, float]:
+  try:
+    row = json.loads(line)
+    return {
+      key: float(value) if isinstance(value, str) else value
+      for key, value in row.items()
+    }
+  except (AttributeError, ValueError) as error:
+    raise UserError(
+      f'{place}: expected a JSON object, got {line[:40]!r}; delete that line'
+    ) from error

@@ -1,0 +1,229 @@
+"""A recipe, read from a plain mapping into typed, checked settings."""
+
+import dataclasses
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from spectral_jax.errors import UserError
+from spectral_jax.models.transformer import TransformerConfig
+
+T = TypeVar('T')
+
+
+def _expect(ok: bool, field: str, expected: str, got: object) -> None:
+  if not ok:
+    raise ValueError(f'{field}: expected {expected}, got {got!r}.')
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+  """What is read.
+
+  Attributes:
+    corpus: shakespeare_plays (bundled), tiny_shakespeare, or text (your own).
+    path: the text file (tiny_shakespeare), or file or folder (text).
+    directory: where prepared data lies; by default that of TFDS.
+    tokenizer: char or byte.
+  """
+
+  corpus: str
+  path: str
+  directory: str
+  tokenizer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+  """How it learns: warm-up, then cosine decay, of AdamW or Muon.
+
+  Attributes:
+    name: adamw, or muon (Muon for the matrices of the blocks and for strided
+      coefficients, AdamW for all else).
+    learning_rate: AdamW's peak, for a dense kernel.
+    muon_learning_rate: Muon's peak.
+    warmup_steps: steps from zero to the peak.
+    final_fraction: the learning rate at the end, as a fraction of the peak.
+    weight_decay: of kernels and coefficients, times the learning rate.
+    b1: AdamW's decay of the first moment.
+    b2: AdamW's decay of the second moment.
+    clip_norm: the largest global norm of a gradient.
+  """
+
+  name: str
+  learning_rate: float
+  muon_learning_rate: float
+  warmup_steps: int
+  final_fraction: float
+  weight_decay: float
+  b1: float
+  b2: float
+  clip_norm: float
+
+  def __post_init__(self) -> None:
+    choices = ('adamw', 'muon')
+    _expect(self.name in choices, 'name', 'adamw or muon', self.name)
+    for field in ('learning_rate', 'muon_learning_rate', 'clip_norm'):
+      value = getattr(self, field)
+      _expect(0 < value < float('inf'), field, 'a number above 0', value)
+    for field in ('warmup_steps', 'weight_decay'):
+      value = getattr(self, field)
+      _expect(0 <= value < float('inf'), field, '0 or more', value)
+    for field in ('b1', 'b2'):
+      value = getattr(self, field)
+      _expect(0 <= value < 1, field, '0 up to but not 1', value)
+    _expect(
+      0 <= self.final_fraction <= 1,
+      'final_fraction',
+      '0 to 1',
+      self.final_fraction,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+  """How long, and in what portions.
+
+  Attributes:
+    steps: optimizer steps.
+    batch_size: sequences a step.
+    accumulate: microbatches that a step's gradient is summed over.
+    evaluate_every: steps between evaluations, each followed by a checkpoint.
+    log_every: steps between rows of the log.
+  """
+
+  steps: int
+  batch_size: int
+  accumulate: int
+  evaluate_every: int
+  log_every: int
+
+  def __post_init__(self) -> None:
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      _expect(value >= 1, field.name, 'at least 1', value)
+    _expect(
+      self.batch_size % self.accumulate == 0,
+      'accumulate',
+      f'a divisor of the batch size {self.batch_size}',
+      self.accumulate,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSettings:
+  """How many devices share the work.
+
+  Attributes:
+    data: devices along the batch; -1: all there are.
+  """
+
+  data: int
+
+  def __post_init__(self) -> None:
+    _expect(self.data == -1 or self.data > 0, 'data', '-1 or more', self.data)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Everything that decides what a run computes.
+
+  Attributes:
+    name: of the recipe; the default workdir is runs/NAME.
+    seed: of the initial parameters, the data order and dropout.
+    data: what is read.
+    model: the architecture.
+    optimizer: how it learns.
+    train: how long.
+    mesh: on how many devices.
+  """
+
+  name: str
+  seed: int
+  data: DataSettings
+  model: TransformerConfig
+  optimizer: OptimizerSettings
+  train: TrainSettings
+  mesh: MeshSettings
+
+  def __post_init__(self) -> None:
+    _expect(
+      re.fullmatch(r'\w[\w.-]*', self.name) is not None,
+      'name',
+      'letters, digits, ".", "_" and "-"',
+      self.name,
+    )
+    _expect(0 <= self.seed < 2**32, 'seed', '0 to 2³² − 1', self.seed)
+
+  @classmethod
+  def from_mapping(cls, mapping: Mapping[str, Any]) -> 'Settings':
+    """Reads and checks a recipe: nested mappings of plain values.
+
+    Raises:
+      UserError: names the first key that is unknown, missing, of a wrong type
+        or out of range, and says what is expected.
+    """
+    return _read(cls, mapping, 'config')
+
+  def to_mapping(self) -> dict[str, Any]:
+    """The plain nested dictionary that `from_mapping` reads."""
+    return dataclasses.asdict(self)
+
+
+def _read(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
+  if not isinstance(mapping, Mapping):
+    raise UserError(f'{where}: expected a section of keys, got {mapping!r}.')
+  hints = typing.get_type_hints(cls)
+  for key in mapping:
+    if key not in hints:
+      raise UserError(unknown_key(f'{where}.{key}', keys(cls, where)))
+  values = {}
+  for key, hint in hints.items():
+    if key not in mapping:
+      raise UserError(f'{where}.{key}: missing; the recipe must give it.')
+    value = mapping[key]
+    if dataclasses.is_dataclass(hint):
+      assert isinstance(hint, type)
+      values[key] = _read(hint, value, f'{where}.{key}')
+      continue
+    accepted: type | types.UnionType = int | float if hint is float else hint
+    if not isinstance(value, accepted) or isinstance(value, bool):
+      raise UserError(
+        f'{where}.{key}: expected {describe_type(hint)}, got {value!r}.'
+      )
+    values[key] = hint(value)
+  try:
+    return cls(**values)
+  except ValueError as error:
+    raise UserError(f'{where}.{error}') from None
+
+
+def describe_type(hint: type) -> str:
+  """A type in the words of the command line."""
+  names = {int: 'a whole number', float: 'a number', str: 'a text'}
+  return names.get(hint, hint.__name__)
+
+
+def keys(cls: type = Settings, where: str = 'config') -> dict[str, str]:
+  """Every key of a recipe, dotted, with its line of documentation."""
+  documented = dict(
+    re.findall(r'^  (\w+): ((?:.|\n    )+)', inspect.getdoc(cls) or '', re.M)
+  )
+  found: dict[str, str] = {}
+  for key, hint in typing.get_type_hints(cls).items():
+    if dataclasses.is_dataclass(hint):
+      assert isinstance(hint, type)
+      found |= keys(hint, f'{where}.{key}')
+    else:
+      found[f'{where}.{key}'] = ' '.join(documented[key].split())
+  return found
+
+
+def unknown_key(key: str, known: Mapping[str, str]) -> str:
+  """The line that answers a mistyped key: the key and the nearest known."""
+  near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+  return f'{key}: no such key; nearest: {", ".join(near or sorted(known))}.'

@@ -1,0 +1,130 @@
+"""The train step and the evaluation step: pure, jitted, over a mesh.
+
+Shapes: B sequences of T tokens; A microbatches.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from spectral_jax.models.transformer import Transformer
+from spectral_jax.training import sharding
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """What a step changes. Dropout's randomness follows from seed and step.
+
+  Attributes:
+    step: optimizer steps taken, int32.
+    params: the model's parameters; of a spectral kernel, its K coefficients.
+    opt_state: Optax's state.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: optax.OptState
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvaluationStep = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
+
+
+def init_state(
+  model: Transformer, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+  """A state at step 0."""
+  tokens = jnp.zeros((1, model.config.context), jnp.int32)
+  params = model.init(jax.random.key(seed), tokens)['params']
+  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def make_train_step(
+  model: Transformer,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  seed: int,
+  accumulate: int = 1,
+) -> TrainStep:
+  """Compiles one optimizer step; the state passed in is donated.
+
+  Args:
+    model: gives the logits.
+    optimizer: turns gradients into updates.
+    mesh: batches [B, T] are split over its axis `data`.
+    seed: of dropout.
+    accumulate: A, which divides B: the gradient is the mean over A microbatches
+      taken one after the other.
+
+  Returns:
+    A function of (state, batch with `inputs` and `targets`) to the next state
+    and the metrics `train_loss` (nats per token) and `gradient_norm`.
+  """
+
+  def loss_fn(params: Any, batch: Batch, dropout_key: jax.Array) -> jax.Array:
+    logits_BxTxV = model.apply(
+      {'params': params},
+      batch['inputs'],
+      train=True,
+      rngs={'dropout': dropout_key},
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits_BxTxV, batch['targets']
+    ).mean()
+
+  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    keys = jax.random.split(key, accumulate)
+    if accumulate == 1:
+      loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, keys[0])
+    else:
+      # Every device keeps its own sequences: microbatch a takes each A-th.
+      microbatches = jax.tree.map(
+        lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+      )
+
+      def add(total: Any, microbatch: tuple[Batch, jax.Array]) -> Any:
+        part = jax.value_and_grad(loss_fn)(state.params, *microbatch)
+        return jax.tree.map(jnp.add, total, part), None
+
+      zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+      total, _ = jax.lax.scan(add, zero, (microbatches, keys))
+      loss, grads = jax.tree.map(lambda x: x / accumulate, total)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {'train_loss': loss, 'gradient_norm': optax.tree.norm(grads)}
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  everywhere = sharding.replicated(mesh)
+  return jax.jit(
+    train_step,
+    in_shardings=(everywhere, sharding.by_batch(mesh)),
+    out_shardings=everywhere,
+    donate_argnums=0,
+  )
+
+
+def make_evaluation_step(model: Transformer, mesh: Mesh) -> EvaluationStep:
+  """Compiles the sum of losses, in nats, and of weights over a batch."""
+
+  def evaluation_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    logits_BxTxV = model.apply({'params': params}, batch['inputs'])
+    losses_BxT = optax.softmax_cross_entropy_with_integer_labels(
+      logits_BxTxV, batch['targets']
+    )
+    return jnp.sum(losses_BxT * batch['weights']), jnp.sum(batch['weights'])
+
+  everywhere = sharding.replicated(mesh)
+  return jax.jit(
+    evaluation_step,
+    in_shardings=(everywhere, sharding.by_batch(mesh)),
+    out_shardings=everywhere,
+  )

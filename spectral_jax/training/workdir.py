@@ -1,0 +1,160 @@
+"""What a run keeps beside its checkpoints: its recipe and its tokenizer.
+
+A workdir belongs to one recipe. Everything in it is plain text or Orbax's.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from spectral_jax.data.tokenizer import (
+  Tokenizer,
+  load_tokenizer,
+  save_tokenizer,
+)
+from spectral_jax.errors import UserError
+from spectral_jax.training.settings import Settings
+
+_CONFIG = 'config.json'
+_DATA = 'data.json'
+_TOKENIZER = 'tokenizer.json'
+# Keys that change where and how a run is computed, not what.
+_FREE = ('config.mesh.', 'config.data.path', 'config.data.directory')
+
+
+def _flatten(mapping: dict[str, Any], where: str = 'config') -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for key, value in mapping.items():
+    if isinstance(value, dict):
+      flat |= _flatten(value, f'{where}.{key}')
+    else:
+      flat[f'{where}.{key}'] = value
+  return flat
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a file at once or not at all, however the process ends."""
+  temporary = path.with_name(path.name + '.tmp')
+  with temporary.open('w', encoding='utf-8') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  temporary.replace(path)
+
+
+def read_recipe(workdir: Path) -> dict[str, Any]:
+  """The recipe of the run in a workdir.
+
+  Raises:
+    UserError: if there is none, or it is damaged.
+  """
+  path = workdir / _CONFIG
+  if not path.is_file():
+    raise UserError(
+      f'--workdir: no run in {workdir}; train one first with --mode=train.'
+    )
+  return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    content = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path}: cannot be read ({error}); restore it.') from None
+  if not isinstance(content, dict):
+    raise UserError(f'{path}: expected a JSON object; restore it.')
+  return content
+
+
+def checkpoints(workdir: Path) -> Path:
+  """The folder of a workdir's checkpoints, one subfolder a step."""
+  return workdir.absolute() / 'checkpoints'
+
+
+def holds_run(workdir: Path) -> bool:
+  """Whether there is a checkpoint that another recipe could spoil."""
+  return any(checkpoints(workdir).glob('[0-9]*'))
+
+
+def claim(
+  workdir: Path, settings: Settings, digest: str, tokenizer: Tokenizer
+) -> None:
+  """Makes the workdir, or checks that it is this recipe's and this text's.
+
+  Args:
+    workdir: the folder.
+    settings: the recipe.
+    digest: SHA-256 of the whole text.
+    tokenizer: made from the text.
+
+  Raises:
+    UserError: if it is no folder, not writable, or holds a run of another
+      recipe (the differing keys are named) or on another text.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except (FileExistsError, NotADirectoryError):
+    raise UserError(
+      f'--workdir: {workdir} is, or lies below, a file; name a folder.'
+    ) from None
+  except OSError as error:
+    raise UserError(
+      f'--workdir: cannot make {workdir}: {error.strerror}; name another.'
+    ) from None
+  steps = checkpoints(workdir)
+  if steps.exists() and not steps.is_dir():
+    raise UserError(f'--workdir: {steps} is a file; move it or name another.')
+  if not os.access(workdir, os.W_OK | os.X_OK):
+    raise UserError(
+      f'--workdir: {workdir} is not writable; name another or change its mode.'
+    )
+  if holds_run(workdir):
+    check_recipe(workdir, settings)
+    check_data(workdir, digest)
+    return
+  try:
+    save_tokenizer(tokenizer, workdir / _TOKENIZER)
+    for name, content in (
+      (_DATA, {'sha256': digest}),
+      (_CONFIG, settings.to_mapping()),
+    ):
+      write_text(workdir / name, json.dumps(content, indent=2) + '\n')
+  except OSError as error:
+    raise UserError(
+      f'--workdir: cannot write in {workdir}: {error.strerror}; name another.'
+    ) from None
+
+
+def check_recipe(workdir: Path, settings: Settings) -> None:
+  """Raises UserError if the run in the workdir is of another recipe."""
+  there = _flatten(read_recipe(workdir))
+  wanted = _flatten(settings.to_mapping())
+  differing = [
+    f'{key} is {there.get(key)!r} there, {wanted.get(key)!r} here'
+    for key in sorted(there.keys() | wanted.keys())
+    if there.get(key) != wanted.get(key) and not key.startswith(_FREE)
+  ]
+  if differing:
+    raise UserError(
+      f'--workdir: {workdir} holds a run of another config '
+      f'({"; ".join(differing)}); give its own config or name another workdir.'
+    )
+
+
+def check_data(workdir: Path, digest: str) -> None:
+  """Raises UserError if the run in the workdir was trained on another text."""
+  if _read_json(workdir / _DATA) != {'sha256': digest}:
+    raise UserError(
+      f'--workdir: the run in {workdir} was trained on another text (sha256 in '
+      f'{workdir / _DATA}); give that text or name another workdir.'
+    )
+
+
+def read_tokenizer(workdir: Path) -> Tokenizer:
+  """The tokenizer of the run in a workdir.
+
+  Raises:
+    UserError: if there is none, or it is damaged.
+  """
+  return load_tokenizer(workdir / _TOKENIZER)

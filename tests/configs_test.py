@@ -1,0 +1,62 @@
+"""Every recipe is valid, and its docstring says what a recipe must say."""
+
+import dataclasses
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import base, paper, shakespeare
+from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.training.settings import Settings
+
+RECIPES = sorted(
+  path.stem
+  for path in (Path(__file__).parent.parent / 'configs').glob('*.py')
+  if path.stem not in ('__init__', 'base')
+)
+ROWS = ('dense', 'spectral-50', 'spectral-25', 'low-rank')
+
+
+def _settings(config: object) -> Settings:
+  return Settings.from_mapping(config.to_dict())
+
+
+def test_the_base_is_valid() -> None:
+  _settings(base.get_config())
+
+
+def test_the_default_is_half_of_the_paper_s_model() -> None:
+  settings = _settings(shakespeare.get_config())
+  assert settings.data.corpus == 'shakespeare_plays'
+  assert settings.model.linear.kind == 'spectral'
+  assert settings.model.linear.keep == 0.5
+  plain = dataclasses.replace(settings.model, linear=LinearConfig())
+  assert plain == dataclasses.replace(
+    _settings(paper.get_config()).model, linear=LinearConfig()
+  )
+
+
+def test_rows_differ_in_their_linear_layers_alone() -> None:
+  rows = [paper.get_config(row).to_dict() for row in ROWS]
+  assert len({str(row['model']['linear']) for row in rows}) == len(ROWS)
+  for row in rows:
+    _ = Settings.from_mapping(row)
+    row['model'].pop('linear')
+    row.pop('name')
+    assert row == rows[0]
+
+
+def test_an_unknown_row_is_named() -> None:
+  with pytest.raises(ValueError, match=r"row: expected .*got 'half'"):
+    paper.get_config('half')
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipes_say_what_to_expect(name: str) -> None:
+  described = importlib.import_module(f'configs.{name}').__doc__ or ''
+  assert re.search(r'python train\.py', described), 'the command'
+  assert re.search(r'CPU cores|GPU|TPU', described), 'the hardware'
+  assert re.search(r'\d+ min', described), 'the time'
+  assert re.search(r'\d\.\d\d+ nats|\| *\d\.\d\d+', described), 'the score'

@@ -1,0 +1,228 @@
+"""What each parameter gets, in closed form."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.transformer import Transformer, TransformerConfig
+from spectral_jax.training.optimizer import (
+  learning_rate_schedule,
+  make_optimizer,
+  path_name,
+)
+from spectral_jax.training.settings import OptimizerSettings
+
+# No warm-up: the first step is taken at the peak.
+ADAMW = OptimizerSettings(
+  name='adamw',
+  learning_rate=0.01,
+  muon_learning_rate=0.03,
+  warmup_steps=0,
+  final_fraction=0.1,
+  weight_decay=0.5,
+  b1=0.9,
+  b2=0.99,
+  clip_norm=1.0,
+)
+MUON = dataclasses.replace(ADAMW, name='muon', weight_decay=0.0)
+STEPS = 10
+
+
+def make_config(linear: LinearConfig) -> TransformerConfig:
+  return TransformerConfig(
+    context=4, width=16, layers=1, heads=2, linear=linear
+  )
+
+
+def draw_like(config: TransformerConfig, seed: int) -> Any:
+  """Random numbers in the place of each parameter, none near zero."""
+  tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+  shapes = jax.eval_shape(
+    Transformer(5, config).init, jax.random.key(0), tokens
+  )
+  rng = np.random.default_rng(seed)
+
+  def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    sign = rng.choice([-1.0, 1.0], leaf.shape)
+    return (sign * rng.uniform(0.5, 1.5, leaf.shape)).astype(np.float32)
+
+  return jax.tree.map(draw, shapes['params'])
+
+
+def first_update(
+  settings: OptimizerSettings,
+  config: TransformerConfig,
+  params: Any,
+  gradients: Any,
+) -> dict[str, np.ndarray]:
+  optimizer = make_optimizer(settings, STEPS, params, config)
+  updates, _ = jax.jit(optimizer.update)(
+    gradients, optimizer.init(params), params
+  )
+  return by_name(updates)
+
+
+def by_name(tree: Any) -> dict[str, np.ndarray]:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {path_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+@pytest.mark.parametrize(
+  ('linear', 'scale'),
+  [
+    (LinearConfig('dense'), 1.0),
+    (LinearConfig('low_rank', rank=2), 1.0),
+    (LinearConfig(keep=0.25, selection='lowpass'), 1.0),
+    (LinearConfig(keep=0.25, selection='random'), 4.0),
+    (LinearConfig(keep=0.5, selection='strided'), 2.0),
+  ],
+  ids=lambda x: (
+    f'{x.kind}-{x.selection}' if isinstance(x, LinearConfig) else ''
+  ),
+)
+def test_the_first_step_of_adamw(linear: LinearConfig, scale: float) -> None:
+  config = make_config(linear)
+  params, gradients = draw_like(config, 0), draw_like(config, 1)
+  updates = first_update(ADAMW, config, params, gradients)
+  stored = by_name(params)
+  matrices = ('kernel', 'coefficients', 'down', 'up')
+  assert sum(name.endswith(matrices) for name in stored) == (
+    9 if linear.kind == 'low_rank' else 5
+  )
+  for name, gradient in by_name(gradients).items():
+    direction = np.sign(gradient)
+    if name.endswith('coefficients'):
+      direction = scale * direction
+    if name.endswith(matrices):
+      direction = direction + 0.5 * stored[name]
+    np.testing.assert_allclose(
+      updates[name], -0.01 * direction, rtol=1e-3, err_msg=name
+    )
+
+
+def test_decay_pulls_on_kernels_alone() -> None:
+  config = make_config(LinearConfig(keep=0.5, selection='strided'))
+  params = draw_like(config, 0)
+  zeros = jax.tree.map(np.zeros_like, params)
+  updates = first_update(ADAMW, config, params, zeros)
+  decayed = {name for name, update in updates.items() if np.any(update)}
+  layers = ('qkv', 'out', 'mlp_in', 'mlp_out')
+  assert decayed == {
+    'head/kernel',
+    *(f'block_0/{layer}/coefficients' for layer in layers),
+  }
+  stored = by_name(params)
+  for name in decayed:
+    np.testing.assert_allclose(
+      updates[name], -0.01 * 0.5 * stored[name], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+  'linear',
+  [
+    LinearConfig('low_rank', rank=2),
+    LinearConfig(keep=0.5, selection='strided'),
+  ],
+  ids=lambda linear: linear.kind,
+)
+def test_muon_orthogonalises_every_matrix_of_a_stack(
+  linear: LinearConfig,
+) -> None:
+  config = make_config(linear)
+  params, gradients = draw_like(config, 0), draw_like(config, 1)
+  if linear.kind == 'spectral':
+    # One block's gradient must not drown the other's.
+    qkv = gradients['block_0']['qkv']
+    assert qkv['coefficients'].shape == (2, 8, 24)
+    qkv['coefficients'][0] *= 1000
+  updates = first_update(MUON, config, params, gradients)
+  taken = 0
+  for name, gradient in by_name(gradients).items():
+    if not name.startswith('block') or gradient.ndim < 2:
+      np.testing.assert_allclose(
+        updates[name], -0.01 * np.sign(gradient), rtol=1e-2, err_msg=name
+      )
+      continue
+    taken += 1
+    r, c = gradient.shape[-2:]
+    size = 0.03 * math.sqrt(max(1, c / r))
+    u, _, vh = np.linalg.svd(gradient, full_matrices=False)
+    values = np.linalg.svd(updates[name], compute_uv=False) / size
+    assert values.min() > 0.3, name
+    assert values.max() < 1.3, name
+    # The nearest matrix of equal singular values is U Vᵀ.
+    along = -np.sum(updates[name] / size * (u @ vh), (-2, -1)) / min(r, c)
+    assert along.min() > 0.6, name
+    assert along.max() < 1.3, name
+  assert taken == (8 if linear.kind == 'low_rank' else 4)
+
+
+def test_muon_leaves_vectors_of_coefficients_to_adam() -> None:
+  config = make_config(LinearConfig(keep=0.25, selection='random'))
+  params, gradients = draw_like(config, 0), draw_like(config, 1)
+  updates = first_update(MUON, config, params, gradients)
+  for name, gradient in by_name(gradients).items():
+    scale = 4 if name.endswith('coefficients') else 1
+    np.testing.assert_allclose(
+      updates[name], -0.01 * scale * np.sign(gradient), rtol=1e-3, err_msg=name
+    )
+
+
+def test_gradients_are_clipped_by_their_global_norm() -> None:
+  config = make_config(LinearConfig('dense'))
+  params = draw_like(config, 0)
+  drawn = draw_like(config, 1)
+  norm = math.sqrt(sum(np.vdot(g, g) for g in jax.tree.leaves(drawn)))
+  optimizer = make_optimizer(ADAMW, STEPS, params, config)
+
+  @jax.jit
+  def second_update(first_norm: float) -> jax.Array:
+    state = optimizer.init(params)
+    updates = None
+    for factor in (first_norm, -1.0):
+      gradients = jax.tree.map(lambda g, f=factor: f / norm * g, drawn)
+      updates, state = optimizer.update(gradients, state, params)
+    return updates['head']['kernel']
+
+  expected = second_update(1.0)
+  np.testing.assert_allclose(second_update(1000.0), expected, rtol=1e-3)
+  assert np.abs(second_update(0.5) - expected).max() > 1e-3
+
+
+def test_the_schedule_warms_up_and_decays() -> None:
+  settings = dataclasses.replace(ADAMW, warmup_steps=20)
+  schedule = learning_rate_schedule(settings, 100)
+  assert schedule(0) == 0
+  assert schedule(10) == pytest.approx(0.5)
+  assert schedule(20) == pytest.approx(1.0)
+  assert schedule(60) == pytest.approx(0.55)  # half-way from 1 to 0.1
+  assert schedule(100) == pytest.approx(0.1)
+  assert schedule(1000) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(('warmup_steps', 'steps'), [(20, 6), (20, 20), (0, 1)])
+def test_a_short_run_still_warms_up_and_decays(
+  warmup_steps: int, steps: int
+) -> None:
+  settings = dataclasses.replace(ADAMW, warmup_steps=warmup_steps)
+  schedule = learning_rate_schedule(settings, steps)
+  assert schedule(steps // 2) == pytest.approx(1.0)
+  assert schedule(steps) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+  'path', ['block_0/qkv/gate', 'adapter/kernel', 'head/embedding']
+)
+def test_an_unknown_parameter_is_named(path: str) -> None:
+  params: Any = np.ones((2, 2), np.float32)
+  for part in reversed(path.split('/')):
+    params = {part: params}
+  with pytest.raises(ValueError, match=f"^params: no .* rule matches '{path}'"):
+    make_optimizer(ADAMW, STEPS, params, make_config(LinearConfig('dense')))

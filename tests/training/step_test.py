@@ -1,0 +1,188 @@
+"""The train step learns, accumulates, and is the same on any mesh."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh
+
+from spectral_jax.errors import UserError
+from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.transformer import Transformer, TransformerConfig
+from spectral_jax.training import sharding
+from spectral_jax.training.settings import MeshSettings
+from spectral_jax.training.step import (
+  TrainState,
+  init_state,
+  make_evaluation_step,
+  make_train_step,
+)
+
+CONFIG = TransformerConfig(
+  context=16, width=32, layers=1, heads=2, linear=LinearConfig()
+)
+MODEL = Transformer(11, CONFIG)
+# SGD shows a gradient as it is; Adam's first step would hide its scale.
+SGD = optax.sgd(0.1)
+
+
+def _mesh(devices: int) -> Mesh:
+  return sharding.make_mesh(MeshSettings(devices), 8)
+
+
+def _batch(mesh: Mesh) -> dict[str, jax.Array]:
+  draw = np.random.default_rng(0)
+  tokens = draw.integers(11, size=(8, 17), dtype=np.int32)
+  batch = {'inputs': tokens[:, :-1], 'targets': tokens[:, 1:]}
+  return sharding.put_batch(batch, mesh)
+
+
+def _start(model: Transformer, mesh: Mesh) -> TrainState:
+  everywhere = sharding.replicated(mesh)
+  return jax.jit(
+    lambda: init_state(model, SGD, seed=0), out_shardings=everywhere
+  )()
+
+
+def _steps(
+  devices: int = 1,
+  accumulate: int = 1,
+  model: Transformer = MODEL,
+  seed: int = 0,
+) -> tuple[TrainState, list[dict[str, Any]]]:
+  mesh = _mesh(devices)
+  step = make_train_step(model, SGD, mesh, seed=seed, accumulate=accumulate)
+  state = _start(model, mesh)
+  history = []
+  for _ in range(5):
+    state, metrics = step(state, _batch(mesh))
+    history.append(jax.device_get(metrics))
+  return state, history
+
+
+def _assert_close(one: TrainState, other: TrainState) -> None:
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    jax.device_get(one.params),
+    jax.device_get(other.params),
+  )
+
+
+def test_it_learns_a_batch_by_heart() -> None:
+  state, history = _steps()
+  losses = [metrics['train_loss'] for metrics in history]
+  assert losses[0] == pytest.approx(np.log(11), abs=0.8)
+  assert losses == sorted(losses, reverse=True)
+  assert losses[-1] < losses[0] - 0.05
+  assert int(state.step) == 5
+
+
+def test_the_metrics_are_those_of_the_gradient() -> None:
+  mesh = _mesh(1)
+  state = _start(MODEL, mesh)
+  batch = _batch(mesh)
+
+  def loss_fn(params: Any) -> jax.Array:
+    logits = MODEL.apply({'params': params}, batch['inputs'])
+    likelihood = jax.nn.log_softmax(logits)
+    picked = jnp.take_along_axis(
+      likelihood, batch['targets'][..., None], axis=-1
+    )
+    return -jnp.mean(picked)
+
+  loss, grads = jax.value_and_grad(loss_fn)(state.params)
+  before = jax.device_get(state.params)
+  after, metrics = make_train_step(MODEL, SGD, mesh, seed=0)(state, batch)
+  assert float(metrics['train_loss']) == pytest.approx(float(loss), rel=1e-5)
+  assert float(metrics['gradient_norm']) == pytest.approx(
+    float(optax.tree.norm(grads)), rel=1e-4
+  )
+  jax.tree.map(
+    lambda new, old, grad: np.testing.assert_allclose(
+      new, old - 0.1 * grad, rtol=1e-4, atol=1e-6
+    ),
+    after.params,
+    before,
+    grads,
+  )
+
+
+@pytest.mark.parametrize('accumulate', [2, 8])
+def test_microbatches_give_the_same_step(accumulate: int) -> None:
+  whole, history = _steps()
+  parts, parts_history = _steps(accumulate=accumulate)
+  _assert_close(whole, parts)
+  assert parts_history[0]['train_loss'] == pytest.approx(
+    history[0]['train_loss'], rel=1e-5
+  )
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_devices_give_the_same_step(accumulate: int) -> None:
+  one, _ = _steps()
+  many, _ = _steps(devices=4, accumulate=accumulate)
+  _assert_close(one, many)
+  leaf = jax.tree.leaves(many.params)[0]
+  assert len(leaf.sharding.device_set) == 4
+
+
+def test_the_state_is_donated() -> None:
+  mesh = _mesh(1)
+  state = _start(MODEL, mesh)
+  make_train_step(MODEL, SGD, mesh, seed=0)(state, _batch(mesh))
+  coefficients = state.params['block_0']['qkv']['coefficients']
+  assert coefficients.is_deleted()
+
+
+def test_dropout_follows_from_seed_and_step() -> None:
+  dropping = MODEL.copy(
+    config=TransformerConfig(
+      context=16, width=32, layers=1, heads=2, dropout=0.5
+    )
+  )
+  one, history = _steps(model=dropping)
+  same, _ = _steps(model=dropping)
+  other, _ = _steps(model=dropping, seed=1)
+  jax.tree.map(np.testing.assert_array_equal, one.params, same.params)
+  head = one.params['head']['kernel']
+  assert not np.allclose(head, other.params['head']['kernel'], atol=1e-5)
+  _, plain = _steps()
+  assert history[0]['train_loss'] != plain[0]['train_loss']
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_evaluation_leaves_padding_out(devices: int) -> None:
+  mesh = _mesh(devices)
+  params = _start(MODEL, mesh).params
+  step = make_evaluation_step(MODEL, mesh)
+  batch = _batch(mesh)
+  weights = np.ones((8, 16), np.float32)
+  loss, count = step(
+    params, batch | sharding.put_batch({'weights': weights}, mesh)
+  )
+  assert float(count) == 128
+  weights[3:] = 0
+  some, count = step(
+    params, batch | sharding.put_batch({'weights': weights}, mesh)
+  )
+  assert float(count) == 48
+  logits = MODEL.apply({'params': params}, batch['inputs'][:3])
+  losses = optax.softmax_cross_entropy_with_integer_labels(
+    logits, batch['targets'][:3]
+  )
+  assert float(some) == pytest.approx(float(losses.sum()), rel=1e-4)
+  assert float(loss) > float(some)
+
+
+def test_a_mesh_takes_what_divides_the_batch() -> None:
+  assert sharding.make_mesh(MeshSettings(-1), 16).shape == {'data': 8}
+  assert sharding.make_mesh(MeshSettings(-1), 6).shape == {'data': 6}
+  assert sharding.make_mesh(MeshSettings(-1), 7).shape == {'data': 7}
+  assert sharding.make_mesh(MeshSettings(2), 6).shape == {'data': 2}
+  with pytest.raises(UserError, match='at most the 8 devices there are, got 9'):
+    sharding.make_mesh(MeshSettings(9), 18)
+  with pytest.raises(UserError, match='divisor of the microbatch of 6'):
+    sharding.make_mesh(MeshSettings(4), 6)

@@ -1,0 +1,58 @@
+"""Trains a transformer in cosine coefficient space, and uses what it trained.
+
+  python train.py
+  python train.py --config=configs/paper.py:spectral-50 --workdir=DIR
+  python train.py --mode=eval --workdir=DIR
+  python train.py --mode=sample --workdir=DIR --prompt='ROMEO:'
+
+The same command again goes on where the run stopped.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from spectral_jax.errors import UserError
+from spectral_jax.training import command
+
+command.define_flags(Path(__file__).parent / 'configs' / 'shakespeare.py')
+flags.adopt_module_key_flags(command)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Does what --mode says."""
+  del argv
+  # Imported here, so that a mistyped flag is answered at once.
+  from spectral_jax.training import loop
+
+  values = flags.FLAGS
+  if not values['verbosity'].present:
+    # Orbax tells of each save in a dozen lines; --verbosity=0 brings them back.
+    logging.set_verbosity(logging.WARNING)
+  try:
+    settings, workdir = command.run_settings()
+    if values.mode == 'train':
+      loop.train(settings, workdir)
+    elif values.mode == 'eval':
+      loop.evaluate(settings, workdir, values.checkpoint)
+    else:
+      loop.sample(
+        settings,
+        workdir,
+        values.checkpoint,
+        prompt=values.prompt,
+        length=values.length,
+        temperature=values.temperature,
+        seed=values.seed,
+      )
+  except UserError as error:
+    command.fail(str(error))
+  except KeyboardInterrupt:
+    print('\ninterrupted; the same command goes on from the last checkpoint')
+    sys.exit(130)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=command.parse_flags)
