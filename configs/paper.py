@@ -7,6 +7,16 @@ ROW is one of:
   spectral-50: the lowest half of the frequencies (`lowpass`).
   spectral-25: the lowest quarter.
   low-rank: rank 16.
+
+10 to 16 min a row on 2 CPU cores that had other work as well (seed 0,
+2026-11-21, jax 0.10.1), to these validation losses, in nats:
+
+| ROW | loss | perplexity |
+|---|---|---|
+| dense | 1.512 | 4.54 |
+| spectral-50 | 1.565 | 4.78 |
+| spectral-25 | 1.684 | 5.39 |
+| low-rank | 1.903 | 6.70 |
 """
 
 from ml_collections import ConfigDict

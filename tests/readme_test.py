@@ -1,0 +1,35 @@
+"""What the README shows is what happens."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / 'README.md').read_text()
+
+
+def test_the_layer_s_example_prints_what_it_says() -> None:
+  (program,) = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+  assert len(program.splitlines()) <= 25
+  printed = io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    exec(program, {'__name__': 'readme'})
+  expected = re.findall(r'print\(.*\)  # (\(.*\)|\d+)', program)
+  assert printed.getvalue().splitlines() == expected
+
+
+def test_the_test_command_is_ci_s() -> None:
+  commands = re.findall(r'```sh\n(.*?)```', README, re.DOTALL)
+  assert 'pip install -r requirements.txt && python train.py' in commands[0]
+  assert commands[1].endswith('-r requirements.txt && python -m pytest\n')
+  script = (REPOSITORY / '.ci' / 'run').read_text()
+  assert 'install --quiet --disable-pip-version-check -r req' in script
+  assert script.endswith('python -m pytest\n')
+
+
+def test_its_files_are_there() -> None:
+  for path in re.findall(r'\]\((docs/[^)]*)\)', README):
+    assert (REPOSITORY / path).is_file()
+  for folder in re.findall(r'\| `([\w/.]+/)`', README):
+    assert (REPOSITORY / folder).is_dir()
