@@ -288,6 +288,7 @@ def _assert_refused(
     ('def get_config(:', 'SyntaxError'),
     ('def get_config():\n  return {}["x"]', "KeyError: 'x'"),
     ('def get_config():\n  return 3', 'to_dict'),
+    ('def get_config():\n  raise KeyError', 'KeyError: '),
   ],
 )
 def test_a_recipe_that_fails_gets_one_line(

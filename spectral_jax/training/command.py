@@ -79,7 +79,7 @@ def _one_line(error: Exception) -> str:
   """The line of a flag error that says what was wrong."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   raised = [line for line in lines if re.match(r'\w+(Error|Exception): ', line)]
-  line = raised[-1].split(': ', 1)[1] if raised else lines[0]
+  line = raised[-1].split(': ', 1)[1] if raised else ''.join(lines[:1])
   for told, expected in _EXPECTED.items():
     line = line.replace(told, expected)
   return line
@@ -106,8 +106,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     fail(_one_line(error))
   except Exception as error:  # a recipe is a program, and may raise anything
     fail(
-      f'--config: {given} is no recipe: {type(error).__name__}: '
-      f'{_one_line(error)}'
+      f'--config: {given} is no recipe ({type(error).__name__}: '
+      f'{_one_line(error)}).'
     )
   if len(rest) > 1:
     fail(f'unexpected argument {rest[1]!r}; flags begin with --.')

@@ -45,6 +45,11 @@ def _finite_means(
   }
 
 
+def _train_seconds(rows: list[dict[str, float]]) -> float:
+  """What the log says of the time spent so far, by all processes of a run."""
+  return rows[-1].get('train_seconds', 0.0) if rows else 0.0
+
+
 def _train_steps(
   experiment: Experiment,
   state: TrainState,
@@ -60,7 +65,7 @@ def _train_steps(
   done = int(state.step)
   batches = experiment.train_batches(done)
   pending: list[Metrics] = []
-  before = log.rows[-1]['train_seconds'] if log.rows else 0.0
+  before = _train_seconds(log.rows)
   began = started = time.perf_counter()
   with console.Progress(
     start_step=done, steps=settings.steps, log_every=settings.log_every
@@ -143,7 +148,7 @@ def train(settings: Settings, directory: Path) -> None:
       'steps': int(state.step),
       'best_step': best,
       'tokens_per_second': report.median_speed(rows),
-      'train_seconds': rows[-1]['train_seconds'] if rows else math.nan,
+      'train_seconds': _train_seconds(rows),
     },
     text,
   )

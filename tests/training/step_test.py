@@ -1,5 +1,6 @@
 """The train step learns, accumulates, and is the same on any mesh."""
 
+import functools
 from typing import Any
 
 import jax
@@ -47,6 +48,7 @@ def _start(model: Transformer, mesh: Mesh) -> TrainState:
   )()
 
 
+@functools.cache  # compiling is most of it
 def _steps(
   devices: int = 1,
   accumulate: int = 1,
@@ -93,7 +95,7 @@ def test_the_metrics_are_those_of_the_gradient() -> None:
     )
     return -jnp.mean(picked)
 
-  loss, grads = jax.value_and_grad(loss_fn)(state.params)
+  loss, grads = jax.jit(jax.value_and_grad(loss_fn))(state.params)
   before = jax.device_get(state.params)
   after, metrics = make_train_step(MODEL, SGD, mesh, seed=0)(state, batch)
   assert float(metrics['train_loss']) == pytest.approx(float(loss), rel=1e-5)
@@ -169,7 +171,7 @@ def test_evaluation_leaves_padding_out(devices: int) -> None:
     params, batch | sharding.put_batch({'weights': weights}, mesh)
   )
   assert float(count) == 48
-  logits = MODEL.apply({'params': params}, batch['inputs'][:3])
+  logits = jax.jit(MODEL.apply)({'params': params}, batch['inputs'][:3])
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits, batch['targets'][:3]
   )
