@@ -24,11 +24,11 @@ def print_facts(title: str, facts: Mapping[str, str]) -> None:
   A value is never cut or broken: a long path stays one line, which a narrow
   terminal wraps by itself, so that it can be copied whole.
 
-  >>> print_facts('Run', {'steps': '1400', 'workdir': '/tmp/run'})
+  >>> print_facts('Run', {'steps': '1400', 'workdir': 'runs/plays'})
   ... # doctest: +ELLIPSIS
   Run ──...
   steps    1400
-  workdir  /tmp/run
+  workdir  runs/plays
   """
   console = _console()
   console.rule(Text(title, style='bold'), align='left')
