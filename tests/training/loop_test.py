@@ -7,7 +7,7 @@ import pytest
 
 from configs import base
 from spectral_jax.errors import UserError
-from spectral_jax.training import loop
+from spectral_jax.training import experiment, loop
 from spectral_jax.training.experiment import Experiment, Score
 from spectral_jax.training.settings import Settings
 
@@ -41,3 +41,13 @@ def test_a_validation_loss_that_is_not_finite_is_not_saved(
     loop.train(_recipe(text, tmp_path), workdir)
   saved = [path.name for path in (workdir / 'checkpoints').iterdir()]
   assert saved == ['2']
+
+
+def test_a_compiler_that_computes_wrong_is_refused(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  experiment.check_compiler()
+  for error in (4.7, math.nan):
+    monkeypatch.setattr(experiment, 'compiled_error', lambda e=error: e)
+    with pytest.raises(UserError, match=r'^jaxlib .*computes .* wrong on cpu'):
+      experiment.check_compiler()
