@@ -1,6 +1,8 @@
 """Eight CPU devices, no silent rank promotion, one seed."""
 
 import os
+import random
+from pathlib import Path
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = (
@@ -10,6 +12,8 @@ os.environ['XLA_FLAGS'] = (
 import jax
 import pytest
 from matplotlib.figure import Figure
+
+from tests.trainer import small, train
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -22,3 +26,25 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     Figure, 'savefig', lambda figure, *_, **__: caught.append(figure)
   )
   return caught
+
+
+@pytest.fixture(scope='session')
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """A text of a dozen words, which a small model learns in a few steps."""
+  draw = random.Random(0)
+  words = 'the quick brown fox jumps over a lazy dog and runs away'
+  path = tmp_path_factory.mktemp('text') / 'words.txt'
+  path.write_text(' '.join(draw.choices(words.split(), k=4000)))
+  return path
+
+
+@pytest.fixture(scope='session')
+def finished(
+  text: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+  """A run from start to end: its workdir, and what it printed."""
+  workdir = tmp_path_factory.mktemp('finished') / 'run'
+  result = train(*small(text, workdir), text=text)
+  assert result.returncode == 0, result.stderr
+  assert result.stderr == ''
+  return workdir, result.stdout
