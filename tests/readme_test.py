@@ -9,14 +9,16 @@ REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / 'README.md').read_text()
 
 
-def test_the_layer_s_example_prints_what_it_says() -> None:
-  (program,) = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-  assert len(program.splitlines()) <= 25
-  printed = io.StringIO()
-  with contextlib.redirect_stdout(printed):
-    exec(program, {'__name__': 'readme'})
-  expected = re.findall(r'print\(.*\)  # (\(.*\)|\d+)', program)
-  assert printed.getvalue().splitlines() == expected
+def test_the_examples_print_what_they_say() -> None:
+  layer, optimizer = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+  names = {'__name__': 'readme'}
+  for program in (layer, optimizer):
+    assert len(program.splitlines()) <= 25
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+      exec(program, names)
+    expected = re.findall(r'print\(.*\)  # ([({].*|\d+)', program)
+    assert printed.getvalue().splitlines() == expected
 
 
 def test_the_test_command_is_ci_s() -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from spectral_jax.core import dct
+from spectral_jax.core.basis import basis_rows
 from spectral_jax.core.selection import Selection
 
 METHODS = ('auto', 'idctn', 'gemm')
@@ -26,11 +27,27 @@ def _place(
   return flat.reshape(rows, columns)
 
 
+def plane_from_coefficients(
+  coefficients: jax.Array, selection: Selection
+) -> jax.Array:
+  """Lays coefficients out on the plane [N, M], with zeros between them."""
+  return _place(coefficients, selection, selection.shape)
+
+
+def coefficients_from_plane(
+  plane: jax.Array, selection: Selection
+) -> jax.Array:
+  """The kept entries of a plane [N, M], in the layout of the selection."""
+  return plane.ravel()[selection.positions].reshape(selection.layout)
+
+
 def _by_idctn(coefficients: jax.Array, selection: Selection) -> jax.Array:
-  return dct.idct2(_place(coefficients, selection, selection.shape))
+  return dct.idct2(plane_from_coefficients(coefficients, selection))
 
 
-def _by_gemm(coefficients: jax.Array, selection: Selection) -> jax.Array:
+def _by_gemm(
+  coefficients: jax.Array, selection: Selection, basis: str
+) -> jax.Array:
   """Two matrix products with the bases truncated to the stored frequencies."""
   n, m = selection.shape
   rows_BxR, columns_BxC = selection.frequencies
@@ -39,8 +56,8 @@ def _by_gemm(coefficients: jax.Array, selection: Selection) -> jax.Array:
   else:
     box = (rows_BxR.size, columns_BxC.size)
     block_BxRxC = _place(coefficients, selection, box)[None]
-  left_BxRxN = dct.dct_basis(n, rows_BxR, coefficients.dtype)
-  right_BxCxM = dct.dct_basis(m, columns_BxC, coefficients.dtype)
+  left_BxRxN = basis_rows(basis, n, rows_BxR, coefficients.dtype)
+  right_BxCxM = basis_rows(basis, m, columns_BxC, coefficients.dtype)
   # The order that costs fewer multiplications, given B·R·N·M against B·C·N·M
   # for the second product.
   r, c = rows_BxR.shape[1], columns_BxC.shape[1]
@@ -67,6 +84,7 @@ def kernel_from_coefficients(
   coefficients: jax.typing.ArrayLike,
   selection: Selection,
   method: str = 'auto',
+  basis: str = 'dct',
 ) -> jax.Array:
   """Rebuilds the kernel: the inverse 2D DCT of the zero-padded coefficients.
 
@@ -77,13 +95,15 @@ def kernel_from_coefficients(
     selection: the positions of the coefficients, and the kernel's shape [N, M].
     method: `idctn` is the definition; `gemm` multiplies by truncated cosine
       bases; `auto` takes the faster one, `gemm`.
+    basis: `dct`, or `orthonormal`: in place of the cosines, a random rotation
+      of each side, a control that shows what the frequencies are worth.
 
   Returns:
     The kernel [N, M].
 
   Raises:
     ValueError: for coefficients of another shape or that are no floats, or an
-      unknown method.
+      unknown method or basis.
 
   Example:
     >>> selection = Selection.of('lowpass', (6, 8), keep=0.5)
@@ -101,12 +121,20 @@ def kernel_from_coefficients(
       f'{coefficients.shape}.'
     )
   wide = coefficients.astype(jnp.promote_types(coefficients.dtype, jnp.float32))
-  rebuild = _by_idctn if method == 'idctn' else _by_gemm
-  return rebuild(wide, selection).astype(coefficients.dtype)
+  if method == 'idctn':
+    if basis != 'dct':
+      raise ValueError(
+        f"method: 'idctn' has no basis but 'dct', got {basis!r}."
+      )
+    return _by_idctn(wide, selection).astype(coefficients.dtype)
+  return _by_gemm(wide, selection, basis).astype(coefficients.dtype)
 
 
 def coefficients_from_kernel(
-  kernel: jax.typing.ArrayLike, selection: Selection, method: str = 'auto'
+  kernel: jax.typing.ArrayLike,
+  selection: Selection,
+  method: str = 'auto',
+  basis: str = 'dct',
 ) -> jax.Array:
   """The 2D DCT of a kernel [N, M] at the kept positions.
 
@@ -116,7 +144,7 @@ def coefficients_from_kernel(
 
   Raises:
     ValueError: for a kernel of another shape or that is no floats, or an
-      unknown method.
+      unknown method or basis.
 
   Example:
     >>> selection = Selection.of('block', (4, 4), keep=4)
@@ -129,7 +157,7 @@ def coefficients_from_kernel(
       f'kernel: expected shape {selection.shape}, got {kernel.shape}.'
     )
   project = jax.linear_transpose(
-    lambda c: kernel_from_coefficients(c, selection, method),
+    lambda c: kernel_from_coefficients(c, selection, method, basis),
     jax.ShapeDtypeStruct(selection.layout, kernel.dtype),
   )
   (coefficients,) = project(kernel)

@@ -11,19 +11,9 @@ import numbers
 import numpy as np
 import scipy.sparse
 
-KINDS = ('lowpass', 'block', 'random', 'strided')
+from spectral_jax.core.hashing import mix
 
-
-def _mix(values: np.ndarray) -> np.ndarray:
-  """SplitMix64's finalizer: a fixed hash, the same on every machine, for ever.
-
-  NumPy does not promise that its generators keep their streams, and a
-  checkpoint must find its positions again.
-  """
-  z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-  z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return z ^ (z >> np.uint64(31))
+KINDS = ('lowpass', 'block', 'random', 'strided', 'band')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +29,9 @@ class Selection:
     `strided`: the K = N·M/b positions with i ≡ j + o (mod b), for b dividing N
       and M, o drawn by a hash of `seed`: b full blocks, each on its own strided
       frequencies, so that nothing is gathered and the rank is not bounded.
+    `band`: neighbouring diagonals, wrapped around the plane, from an offset
+      drawn by a hash of `seed`: every row and column holds as many positions as
+      every other (to within one diagonal). No bound on the rank; any K.
 
   Positions are nested: those of a smaller K (same kind, shape and seed) are the
   first of a larger one; for `strided` they are a subset where the larger
@@ -48,7 +41,8 @@ class Selection:
     kind: one of `KINDS`.
     shape: (N, M).
     count: K, 1 to N·M.
-    seed: draws `random` positions and `strided` offsets; 0 to 2³² − 1.
+    seed: draws `random` positions and the offset of `strided` and `band`; 0 to
+      2³² − 1.
 
   Raises:
     ValueError: names the field, what was expected, and what was got.
@@ -138,7 +132,7 @@ class Selection:
     if self.kind == 'strided':
       b = self.stride
       block_Bx1 = np.arange(b)[:, None]
-      offset = int(_mix(np.array([self.seed]))[0] % np.uint64(b))
+      offset = int(mix(np.array([self.seed]))[0] % np.uint64(b))
       rows_BxR = block_Bx1 + b * np.arange(self.shape[0] // b)[None, :]
       columns_BxC = (block_Bx1 - offset) % b + b * np.arange(
         self.shape[1] // b
@@ -174,7 +168,8 @@ class Selection:
     keeps r of its effect, so the step is 1/r as long. A contiguous corner
     gained nothing by it.
     """
-    return 1 / self.fraction if self.kind in ('random', 'strided') else 1.0
+    contiguous = self.kind in ('lowpass', 'block')
+    return 1.0 if contiguous else 1 / self.fraction
 
 
 @functools.lru_cache(maxsize=256)
@@ -188,7 +183,19 @@ def _positions(selection: Selection) -> np.ndarray:
     key = np.uint64(selection.seed) * np.uint64(2**32) + np.arange(
       n * m, dtype=np.uint64
     )
-    order = np.argsort(_mix(_mix(key)), kind='stable')
+    order = np.argsort(mix(mix(key)), kind='stable')
+  elif selection.kind == 'band':
+    # One diagonal after another, each through every line of the shorter side.
+    short, long = min(n, m), max(n, m)
+    offset = mix(np.array([selection.seed]))[0] % np.uint64(long)
+    line_1xS = np.arange(short)[None, :]
+    place_LxS = (
+      line_1xS * long // short + int(offset) + np.arange(long)[:, None]
+    )
+    i_LxS, j_LxS = line_1xS, place_LxS % long
+    if n > m:
+      i_LxS, j_LxS = j_LxS, i_LxS
+    order = (i_LxS * m + j_LxS).ravel()
   else:
     # Both frequencies in units of 1 / (2NM), exact in integers.
     i_Nx1 = (2 * np.arange(n, dtype=np.int64)[:, None] + 1) * m

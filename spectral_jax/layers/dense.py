@@ -24,8 +24,8 @@ class SpectralDense(nn.Module):
   It takes `nn.Dense`'s arguments, in its order and with its defaults, and needs
   nothing but `params`. With `keep=1.0` it equals `nn.Dense` to float error.
 
-  Train the coefficients of `random` and `strided` selections with
-  `Selection.update_scale` times the learning rate of a dense kernel.
+  Under Adam, train coefficients with `scale_by_selection`: `random`, `strided`
+  and `band` layers then learn at the learning rate of a dense kernel.
 
   Attributes:
     features: M, the number of output features.
@@ -40,13 +40,15 @@ class SpectralDense(nn.Module):
     dot_general: in place of `jax.lax.dot_general`.
     dot_general_cls: makes `dot_general`.
     keep: the fraction of N·M to store (float, 0 < keep ≤ 1), or K (int).
-    selection: which coefficients: `random`, `strided`, `lowpass` or `block`
-      (see `Selection`). Give each layer its own `seed` with the first two.
+    selection: which coefficients: `random`, `strided`, `band`, `lowpass` or
+      `block` (see `Selection`). Give each layer its own `seed` with the first
+      three.
     seed: draws the positions.
     method: how the kernel is rebuilt: `auto`, `idctn` (the definition), `gemm`.
+    basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Raises:
-    ValueError: for a `keep`, `selection` or `method` that cannot be.
+    ValueError: for a `keep`, `selection`, `method` or `basis` that cannot be.
 
   Example:
     >>> layer = SpectralDense(features=4, keep=0.5)
@@ -69,23 +71,27 @@ class SpectralDense(nn.Module):
   selection: str = 'random'
   seed: int = 0
   method: str = 'auto'
+  basis: str = 'dct'
+
+  @nn.nowrap
+  def select(self, inputs: int) -> Selection:
+    """The positions that are stored, given N, the number of input features."""
+    shape = (inputs, self.features)
+    return Selection.of(self.selection, shape, self.keep, self.seed)
 
   @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Maps [..., N] to [..., features]."""
-    selection = Selection.of(
-      self.selection,
-      (jnp.shape(inputs)[-1], self.features),
-      self.keep,
-      self.seed,
-    )
+    selection = self.select(jnp.shape(inputs)[-1])
     coefficients = self.param(
       'coefficients',
-      coefficients_init(self.kernel_init, selection),
+      coefficients_init(self.kernel_init, selection, self.basis),
       selection.layout,
       self.param_dtype,
     )
-    kernel = kernel_from_coefficients(coefficients, selection, self.method)
+    kernel = kernel_from_coefficients(
+      coefficients, selection, self.method, self.basis
+    )
     bias = None
     if self.use_bias:
       bias = self.param(

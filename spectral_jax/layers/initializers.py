@@ -12,7 +12,7 @@ Initializer = Callable[..., jax.Array]
 
 
 def coefficients_init(
-  kernel_init: Initializer, selection: Selection
+  kernel_init: Initializer, selection: Selection, basis: str = 'dct'
 ) -> Initializer:
   """An initializer for coefficients, from one for kernels [N, M].
 
@@ -28,7 +28,7 @@ def coefficients_init(
     if shape != selection.layout:
       raise ValueError(f'shape: expected {selection.layout}, got {shape}.')
     kernel = kernel_init(key, selection.shape, dtype)
-    coefficients = coefficients_from_kernel(kernel, selection)
+    coefficients = coefficients_from_kernel(kernel, selection, basis=basis)
     return coefficients * jnp.asarray(selection.fraction**-0.5, dtype)
 
   return init

@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 
+from spectral_jax.core.basis import BASES
 from spectral_jax.core.dct import LARGEST_SIZE
 from spectral_jax.core.reconstruct import METHODS
 from spectral_jax.core.selection import KINDS, Selection
@@ -24,6 +25,7 @@ class LinearConfig:
       always a fraction: the layers differ in size).
     selection: spectral: which ones, see `Selection`.
     method: spectral: how the kernel is rebuilt, see `kernel_from_coefficients`.
+    basis: spectral: `dct`, or `orthonormal`, a random rotation.
     rank: low_rank: the inner size.
 
   Raises:
@@ -34,6 +36,7 @@ class LinearConfig:
   keep: float = 0.5
   selection: str = 'random'
   method: str = 'auto'
+  basis: str = 'dct'
   rank: int = 16
 
   def __post_init__(self) -> None:
@@ -41,12 +44,18 @@ class LinearConfig:
       ('kind', LINEARS),
       ('selection', KINDS),
       ('method', METHODS),
+      ('basis', BASES),
     ):
       value = getattr(self, field)
       if value not in choices:
         raise ValueError(
           f'{field}: expected one of {", ".join(choices)}, got {value!r}.'
         )
+    if self.method == 'idctn' and self.basis != 'dct':
+      raise ValueError(
+        f"method: 'idctn' has no basis but 'dct', got {self.basis!r}; take "
+        "'gemm'."
+      )
     number = isinstance(self.keep, float | int) and self.keep is not True
     if not number or not 0 < self.keep <= 1:
       raise ValueError(
@@ -91,5 +100,6 @@ class LinearConfig:
       selection=self.selection,
       seed=seed,
       method=self.method,
+      basis=self.basis,
       name=name,
     )

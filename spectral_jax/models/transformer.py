@@ -28,6 +28,8 @@ class TransformerConfig:
     layers: the number of blocks.
     heads: H, dividing D.
     dropout: the rate, after the embedding and after each branch.
+    initial_scale: of the blocks' kernels: their standard deviation over the
+      usual one, 1/√N.
     linear: the linear layers of the blocks; embeddings, norms, biases and the
       head are always stored as they are.
 
@@ -40,6 +42,7 @@ class TransformerConfig:
   layers: int = 4
   heads: int = 4
   dropout: float = 0.0
+  initial_scale: float = 1.0
   linear: LinearConfig = dataclasses.field(default_factory=LinearConfig)
 
   def __post_init__(self) -> None:
@@ -56,6 +59,10 @@ class TransformerConfig:
     if not 0 <= self.dropout < 1:
       raise ValueError(
         f'dropout: expected 0 up to but not 1, got {self.dropout}.'
+      )
+    if not 0 < self.initial_scale < math.inf:
+      raise ValueError(
+        f'initial_scale: expected a number above 0, got {self.initial_scale}.'
       )
     for name, shape in self.kernel_shapes().items():
       try:
@@ -101,12 +108,14 @@ class Block(nn.Module):
     # A branch's last layer starts smaller, so that the stream's variance does
     # not grow with the number of blocks (GPT-2).
     ends_branch = name in ('out', 'mlp_out')
-    scale = 1 / (2 * self.config.layers) if ends_branch else 1.0
+    variance = self.config.initial_scale**2
+    if ends_branch:
+      variance /= 2 * self.config.layers
     return self.config.linear.make(
       self.config.kernel_shapes()[name][1],
       seed=self.config.seed(self.layer, name),
       kernel_init=nn.initializers.variance_scaling(
-        scale, 'fan_in', 'truncated_normal'
+        variance, 'fan_in', 'truncated_normal'
       ),
       name=name,
     )

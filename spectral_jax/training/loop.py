@@ -138,10 +138,10 @@ def train(settings: Settings, directory: Path) -> None:
       rows = log.rows
     best = checkpoints.best
   score = experiment.score(state.params, 'validation')
-  text = report.sample_text(experiment, state.params)
   report.draw(experiment, state.params, rows, directory)
   report.finish(
     experiment,
+    state.params,
     score,
     directory,
     {
@@ -150,7 +150,6 @@ def train(settings: Settings, directory: Path) -> None:
       'tokens_per_second': report.median_speed(rows),
       'train_seconds': _train_seconds(rows),
     },
-    text,
   )
 
 

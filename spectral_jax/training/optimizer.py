@@ -6,7 +6,9 @@ import re
 import jax
 import optax
 
+from spectral_jax.core.selection import Selection
 from spectral_jax.models.transformer import TransformerConfig
+from spectral_jax.training.scaling import on_plane, scale_by_selection
 from spectral_jax.training.settings import OptimizerSettings
 
 # The first rule whose pattern matches a parameter's path says whether weight
@@ -34,13 +36,13 @@ def _rule(name: str) -> tuple[bool, bool]:
   )
 
 
-def _update_scale(name: str, config: TransformerConfig) -> float:
-  """The factor on the learning rate of a layer's coefficients."""
+def _selection(name: str, config: TransformerConfig) -> Selection | None:
+  """The positions of a layer's coefficients; None for all other parameters."""
   if not name.endswith('/coefficients'):
-    return 1.0
-  layer = name.split('/')[-2]
-  shape = config.kernel_shapes()[layer]
-  return config.linear.select(shape, seed=0).update_scale
+    return None
+  block, layer, _ = name.split('/')
+  seed = config.seed(int(block.removeprefix('block_')), layer)
+  return config.linear.select(config.kernel_shapes()[layer], seed)
 
 
 def _scale_each(factors: optax.Params) -> optax.GradientTransformation:
@@ -48,6 +50,19 @@ def _scale_each(factors: optax.Params) -> optax.GradientTransformation:
   return optax.stateless(
     lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, factors)
   )
+
+
+def _scale_by_shape() -> optax.GradientTransformation:
+  """Multiplies matrices [N, M] by √(M/N) where that is above 1.
+
+  Muon's direction has one spectral norm, which is that of the rebuilt kernel
+  too; the outputs' size grows with it and with their number.
+  """
+
+  def scale(x: jax.Array) -> jax.Array:
+    return x * math.sqrt(max(1.0, x.shape[-1] / x.shape[-2]))
+
+  return optax.stateless(lambda updates, _: jax.tree.map(scale, updates))
 
 
 def _matrices(params: optax.Params) -> optax.Params:
@@ -92,7 +107,8 @@ def make_optimizer(
     )
 
   def label(name: str, x: jax.Array) -> str:
-    muon = settings.name == 'muon' and _rule(name)[1] and x.ndim >= 2
+    matrix = x.ndim >= 2 or settings.muon_form == 'plane'
+    muon = settings.name == 'muon' and _rule(name)[1] and matrix
     return 'muon' if muon else 'adam'
 
   def peak(name: str, x: jax.Array) -> float:
@@ -100,23 +116,29 @@ def make_optimizer(
       return settings.learning_rate
     return settings.muon_learning_rate
 
-  def direction_scale(name: str, x: jax.Array) -> float:
-    # Adam's direction has one size per entry; Muon's, one spectral norm, which
-    # is that of the rebuilt kernel too, and grows with the width of the output.
-    if label(name, x) == 'adam':
-      return _update_scale(name, config)
-    return math.sqrt(max(1.0, x.shape[-1] / x.shape[-2]))
+  def of_adam(name: str, x: jax.Array) -> Selection | None:
+    return _selection(name, config) if label(name, x) == 'adam' else None
 
+  def of_plane(name: str, x: jax.Array) -> Selection | None:
+    flat = label(name, x) == 'muon' and x.ndim == 1
+    return _selection(name, config) if flat else None
+
+  muon = optax.chain(
+    optax.contrib.scale_by_muon(weight_dimension_numbers=_matrices),
+    _scale_by_shape(),
+  )
   return optax.chain(
     optax.clip_by_global_norm(settings.clip_norm),
     optax.partition(
       {
-        'adam': optax.scale_by_adam(settings.b1, settings.b2),
-        'muon': optax.contrib.scale_by_muon(weight_dimension_numbers=_matrices),
+        'adam': optax.chain(
+          optax.scale_by_adam(settings.b1, settings.b2),
+          scale_by_selection(over_paths(of_adam)),
+        ),
+        'muon': on_plane(muon, over_paths(of_plane)),
       },
       over_paths(label),
     ),
-    _scale_each(over_paths(direction_scale)),
     optax.add_decayed_weights(
       settings.weight_decay, over_paths(lambda name, _: _rule(name)[0])
     ),

@@ -42,10 +42,12 @@ class OptimizerSettings:
   """How it learns: warm-up, then cosine decay, of AdamW or Muon.
 
   Attributes:
-    name: adamw, or muon (Muon for the matrices of the blocks and for strided
-      coefficients, AdamW for all else).
+    name: adamw, or muon (for the matrices of the blocks; AdamW for all else).
     learning_rate: AdamW's peak, for a dense kernel.
     muon_learning_rate: Muon's peak.
+    muon_form: which coefficients are matrices to Muon: blocks (those of
+      strided selections), or plane (all, laid out among zeros on their plane;
+      the state is then as large as a dense model's).
     warmup_steps: steps from zero to the peak.
     final_fraction: the learning rate at the end, as a fraction of the peak.
     weight_decay: of kernels and coefficients, times the learning rate.
@@ -57,6 +59,7 @@ class OptimizerSettings:
   name: str
   learning_rate: float
   muon_learning_rate: float
+  muon_form: str
   warmup_steps: int
   final_fraction: float
   weight_decay: float
@@ -67,6 +70,10 @@ class OptimizerSettings:
   def __post_init__(self) -> None:
     choices = ('adamw', 'muon')
     _expect(self.name in choices, 'name', 'adamw or muon', self.name)
+    forms = ('blocks', 'plane')
+    _expect(
+      self.muon_form in forms, 'muon_form', 'blocks or plane', self.muon_form
+    )
     for field in ('learning_rate', 'muon_learning_rate', 'clip_norm'):
       value = getattr(self, field)
       _expect(0 < value < float('inf'), field, 'a number above 0', value)

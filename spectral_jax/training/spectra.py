@@ -12,20 +12,33 @@ import scipy.fft
 from spectral_jax.models.transformer import LINEAR_NAMES, TransformerConfig
 
 
-def _magnitudes(
+def _plane(
   layer: dict[str, jax.Array], config: TransformerConfig, name: str, seed: int
 ) -> np.ndarray:
-  """|coefficients| of one layer on the plane [N, M], NaN where none is kept."""
+  """Coefficients of one layer on the plane [N, M], NaN where none is kept."""
   if 'coefficients' not in layer:
     kernel = (
       layer['kernel'] if 'kernel' in layer else layer['down'] @ layer['up']
     )
-    plane = scipy.fft.dctn(np.asarray(kernel), norm='ortho')
-    return np.asarray(np.abs(plane))
+    return np.asarray(scipy.fft.dctn(np.asarray(kernel), norm='ortho'))
   selection = config.linear.select(config.kernel_shapes()[name], seed)
   plane = np.full(selection.shape, np.nan, np.float32)
-  plane.flat[selection.positions] = np.ravel(np.abs(layer['coefficients']))
+  plane.flat[selection.positions] = np.ravel(layer['coefficients'])
   return plane
+
+
+def _planes(params: Any, config: TransformerConfig) -> dict[str, np.ndarray]:
+  return {
+    name: np.stack(
+      [
+        _plane(
+          params[f'block_{block}'][name], config, name, config.seed(block, name)
+        )
+        for block in range(config.layers)
+      ]
+    )
+    for name in LINEAR_NAMES
+  }
 
 
 def magnitudes(params: Any, config: TransformerConfig) -> dict[str, np.ndarray]:
@@ -34,19 +47,30 @@ def magnitudes(params: Any, config: TransformerConfig) -> dict[str, np.ndarray]:
   Args:
     params: a transformer's parameters.
     config: its architecture. For kernels that are not spectral, the transform
-      of the kernel is taken.
+      of the kernel is taken; for those in a random basis, what is stored.
 
   Returns:
     By layer name; NaN at positions that a block does not keep.
   """
   return {
-    name: np.stack(
+    name: np.abs(plane) for name, plane in _planes(params, config).items()
+  }
+
+
+def stable_ranks(
+  params: Any, config: TransformerConfig
+) -> dict[str, np.ndarray]:
+  """The stable rank ‖W‖²_F / ‖W‖² of each kernel, [blocks], by layer name.
+
+  At most the rank of W, and insensitive to small singular values. An
+  orthonormal transform leaves it as it is, so that of the plane is taken.
+  """
+  return {
+    name: np.array(
       [
-        _magnitudes(
-          params[f'block_{block}'][name], config, name, config.seed(block, name)
-        )
-        for block in range(config.layers)
+        np.sum(values**2) / values[0] ** 2
+        for values in np.linalg.svd(np.nan_to_num(planes), compute_uv=False)
       ]
     )
-    for name in LINEAR_NAMES
+    for name, planes in _planes(params, config).items()
   }

@@ -19,7 +19,7 @@ STRIDED = [((1, 7), 1), ((6, 9), 3), ((12, 18), 6), ((128, 8), 8)]
 def of_every_kind(keep: float) -> list[Selection]:
   uneven = [
     Selection.of(kind, shape, keep)
-    for kind in ('lowpass', 'block', 'random')
+    for kind in ('lowpass', 'block', 'random', 'band')
     for shape in UNEVEN
   ]
   return uneven + [
@@ -29,7 +29,7 @@ def of_every_kind(keep: float) -> list[Selection]:
 
 
 @pytest.mark.parametrize('keep', [1, 0.1, 0.5, 1.0])
-@pytest.mark.parametrize('kind', ['lowpass', 'block', 'random'])
+@pytest.mark.parametrize('kind', ['lowpass', 'block', 'random', 'band'])
 @pytest.mark.parametrize('shape', UNEVEN)
 def test_exactly_k_different_positions(
   shape: tuple[int, int], kind: str, keep: float
@@ -96,7 +96,7 @@ def test_block_is_a_rectangle(
   assert sorted(selection.positions.tolist()) == inside
 
 
-@pytest.mark.parametrize('kind', ['lowpass', 'block', 'random'])
+@pytest.mark.parametrize('kind', ['lowpass', 'block', 'random', 'band'])
 def test_a_smaller_k_is_the_beginning_of_a_larger(kind: str) -> None:
   full = Selection(kind, (12, 10), 120, seed=3)
   for count in (1, 37, 119):
@@ -143,6 +143,11 @@ def test_frequencies_are_the_tightest_blocks_around_the_positions(
     (Selection('random', (3, 5), 6, seed=7), [5, 1, 2, 10, 7, 9]),
     (Selection('strided', (4, 4), 8), [1, 3, 9, 11, 4, 6, 12, 14]),
     (
+      Selection('band', (4, 8), 10, seed=3),
+      [5, 15, 17, 27, 6, 8, 18, 28, 7, 9],
+    ),
+    (Selection('band', (5, 3), 7, seed=1), [0, 4, 11, 3, 7, 14, 6]),
+    (
       Selection('strided', (6, 9), 18, seed=2),
       [2, 5, 8, 29, 32, 35, 9, 12, 15, 36, 39, 42, 19, 22, 25, 46, 49, 52],
     ),
@@ -172,6 +177,24 @@ def test_large_positions_are_pinned(selection: Selection, digest: str) -> None:
   assert hashlib.sha256(data).hexdigest()[:16] == digest
 
 
+@pytest.mark.parametrize('shape', [(12, 36), (36, 12), (128, 384)])
+def test_a_band_holds_as_much_of_every_row_and_column(
+  shape: tuple[int, int],
+) -> None:
+  n, m = shape
+  for width in (1, 3, max(shape) // 2):
+    selection = Selection('band', shape, width * min(shape), seed=4)
+    i_K, j_K = np.divmod(selection.positions, m)
+    for places, size in ((i_K, n), (j_K, m)):
+      held = np.bincount(places, minlength=size)
+      assert held.max() - held.min() <= 1, width
+
+
+def test_bands_start_apart_by_seed() -> None:
+  starts = {Selection('band', (4, 8), 4, s).positions[0] for s in range(60)}
+  assert starts == set(range(8))
+
+
 def test_random_positions_are_uniform_and_differ_by_seed() -> None:
   drawn = [Selection('random', (64, 64), 1024, s).positions for s in range(3)]
   for positions in drawn:
@@ -193,6 +216,7 @@ def test_random_positions_are_uniform_and_differ_by_seed() -> None:
     ('block', 0.05, 28, 29),
     ('random', 0.05, 128, 128),
     ('strided', 1 / 16, 128, 128),
+    ('band', 0.05, 128, 128),
   ],
 )
 def test_generic_kernels_attain_the_rank_bound(
@@ -209,7 +233,13 @@ def test_generic_kernels_attain_the_rank_bound(
 
 @pytest.mark.parametrize(
   ('kind', 'scale'),
-  [('lowpass', 1.0), ('block', 1.0), ('random', 4.0), ('strided', 4.0)],
+  [
+    ('lowpass', 1.0),
+    ('block', 1.0),
+    ('random', 4.0),
+    ('strided', 4.0),
+    ('band', 4.0),
+  ],
 )
 def test_update_scale(kind: str, scale: float) -> None:
   assert Selection.of(kind, (8, 8), 0.25).update_scale == scale

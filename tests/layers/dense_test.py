@@ -102,7 +102,13 @@ def test_the_fields_are_denses_and_then_ours() -> None:
     for layer in (SpectralDense, nn.Dense)
   )
   assert list(ours)[: len(denses)] == list(denses)
-  assert list(ours)[len(denses) :] == ['keep', 'selection', 'seed', 'method']
+  assert list(ours)[len(denses) :] == [
+    'keep',
+    'selection',
+    'seed',
+    'method',
+    'basis',
+  ]
   key = jax.random.key(0)
   for name, field in denses.items():
     if name in ('kernel_init', 'bias_init'):  # equal closures are not equal

@@ -35,8 +35,14 @@ INIT = nn.initializers.normal(0.5)
         name='out',
       ),
     ),
+    (
+      LinearConfig('spectral', basis='orthonormal'),
+      SpectralDense(
+        8, kernel_init=INIT, seed=5, basis='orthonormal', name='out'
+      ),
+    ),
   ],
-  ids=['dense', 'low_rank', 'spectral'],
+  ids=['dense', 'low_rank', 'spectral', 'orthonormal'],
 )
 def test_it_makes_the_layer(config: LinearConfig, expected: nn.Module) -> None:
   assert config.make(8, seed=5, kernel_init=INIT, name='out') == expected

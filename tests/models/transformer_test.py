@@ -171,6 +171,24 @@ def test_every_layer_draws_its_own_positions() -> None:
 
 
 @pytest.mark.parametrize(
+  'linear', [DENSE, LinearConfig(keep=0.25)], ids=['dense', 'spectral']
+)
+def test_the_initial_scale_is_the_kernels_alone(linear: LinearConfig) -> None:
+  tokens = draw_tokens(1, 6)
+  once, twice = (
+    jax.jit(small(linear, initial_scale=scale).init)(jax.random.key(0), tokens)
+    for scale in (1.0, 2.0)
+  )
+
+  def ratio(path: Any, x: jax.Array, y: jax.Array) -> None:
+    name = jax.tree_util.keystr(path)
+    inside = 'block' in name and ('kernel' in name or 'coefficients' in name)
+    np.testing.assert_allclose(y, 2 * x if inside else x, rtol=1e-5)
+
+  jax.tree_util.tree_map_with_path(ratio, once, twice)
+
+
+@pytest.mark.parametrize(
   ('fields', 'message'),
   [
     ({'context': 0}, '^context: expected at least 1, got 0'),
@@ -178,6 +196,7 @@ def test_every_layer_draws_its_own_positions() -> None:
     ({'layers': 0}, '^layers: expected at least 1, got 0'),
     ({'heads': -1}, '^heads: expected at least 1, got -1'),
     ({'heads': 3}, '^heads: expected a divisor of the width 128, got 3'),
+    ({'initial_scale': 0.0}, '^initial_scale: expected a number above 0'),
     ({'dropout': 1.0}, '^dropout: expected 0 up to but not 1, got 1.0'),
     (
       {'linear': LinearConfig('low_rank', rank=129)},

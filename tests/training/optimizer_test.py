@@ -23,6 +23,7 @@ ADAMW = OptimizerSettings(
   name='adamw',
   learning_rate=0.01,
   muon_learning_rate=0.03,
+  muon_form='blocks',
   warmup_steps=0,
   final_fraction=0.1,
   weight_decay=0.5,
@@ -81,6 +82,7 @@ def by_name(tree: Any) -> dict[str, np.ndarray]:
     (LinearConfig(keep=0.25, selection='lowpass'), 1.0),
     (LinearConfig(keep=0.25, selection='random'), 4.0),
     (LinearConfig(keep=0.5, selection='strided'), 2.0),
+    (LinearConfig(keep=0.125, selection='band'), 8.0),
   ],
   ids=lambda x: (
     f'{x.kind}-{x.selection}' if isinstance(x, LinearConfig) else ''
@@ -173,6 +175,25 @@ def test_muon_leaves_vectors_of_coefficients_to_adam() -> None:
     np.testing.assert_allclose(
       updates[name], -0.01 * scale * np.sign(gradient), rtol=1e-3, err_msg=name
     )
+
+
+def test_muon_on_the_plane_keeps_what_is_kept() -> None:
+  linear = LinearConfig(keep=0.25, selection='lowpass')
+  config = make_config(linear)
+  params, gradients = draw_like(config, 0), draw_like(config, 1)
+  settings = dataclasses.replace(MUON, muon_form='plane')
+  updates = first_update(settings, config, params, gradients)
+  name, shape = 'block_0/qkv/coefficients', (16, 48)
+  selection = linear.select(shape, config.seed(0, 'qkv'))
+  plane = np.zeros(shape)
+  plane.flat[selection.positions] = by_name(gradients)[name]
+  u, _, vh = np.linalg.svd(plane)
+  rank = np.linalg.matrix_rank(plane)
+  nearest = (u[:, :rank] @ vh[:rank]).flat[selection.positions]
+  got = -updates[name] / (0.03 * math.sqrt(3))
+  assert got.shape == (selection.count,)
+  assert np.corrcoef(got, nearest)[0, 1] > 0.9
+  assert 0.7 < np.linalg.norm(got) / np.linalg.norm(nearest) < 1.3
 
 
 def test_gradients_are_clipped_by_their_global_norm() -> None:

@@ -7,7 +7,7 @@ import scipy.fft
 
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer, TransformerConfig
-from spectral_jax.training.spectra import magnitudes
+from spectral_jax.training.spectra import magnitudes, stable_ranks
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,36 @@ def test_they_are_the_transform_of_what_the_layer_does(
         assert np.isfinite(ours).sum() == kept
       else:
         assert np.isfinite(ours).all()
+
+
+@pytest.mark.parametrize(
+  ('linear', 'most'),
+  [
+    (LinearConfig('low_rank', rank=2), 2),
+    (LinearConfig(selection='block', keep=4 / 64), 2),
+    (LinearConfig(selection='random', keep=0.5), 8),
+  ],
+  ids=['low_rank', 'block', 'random'],
+)
+def test_stable_ranks_are_those_of_the_kernels(
+  linear: LinearConfig, most: int
+) -> None:
+  config = TransformerConfig(
+    context=4, width=8, layers=2, heads=1, linear=linear
+  )
+  tokens = np.zeros((1, 4), np.int32)
+  params = jax.jit(Transformer(5, config).init)(jax.random.key(0), tokens)
+  ranks = stable_ranks(params['params'], config)['out']
+  assert ranks.shape == (2,)
+  assert np.all((ranks >= 1) & (ranks <= most + 1e-4))
+  layer = params['params']['block_1']['out']
+  # A layer's kernel is what it does to the unit vectors.
+  module = linear.make(
+    8,
+    seed=config.seed(1, 'out'),
+    kernel_init=jax.nn.initializers.zeros,
+    name='',
+  )
+  kernel = module.apply({'params': layer}, np.eye(8)) - layer['bias'][None]
+  values = np.linalg.svd(kernel, compute_uv=False)
+  assert ranks[1] == pytest.approx(np.sum(values**2) / values[0] ** 2, rel=1e-4)
