@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
         'heads': 4,
         'dropout': 0.0,
         'initial_scale': 1.0,
+        'qkv': 'fused',
         'linear': {
           'kind': 'spectral',
           'keep': 0.5,

@@ -30,7 +30,7 @@ def test_broken_compilers_are_excluded() -> None:
 
 
 def test_the_layer_needs_jax_and_flax_alone() -> None:
-  # Optax, Orbax and what else Flax itself may import are not ours to judge.
+  # Orbax and what else Flax itself may import are not ours to judge.
   script = (
     'import sys\n'
     'from spectral_jax import SpectralDense\n'

@@ -14,8 +14,7 @@ import numpy as np
 
 from spectral_jax.layers.linear import LinearConfig
 
-# A block's linear layers, in the order in which they draw their positions.
-LINEAR_NAMES = ('qkv', 'out', 'mlp_in', 'mlp_out')
+QKV = ('fused', 'separate')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +29,9 @@ class TransformerConfig:
     dropout: the rate, after the embedding and after each branch.
     initial_scale: of the blocks' kernels: their standard deviation over the
       usual one, 1/√N.
+    qkv: queries, keys and values from one kernel [D, 3D] (`fused`), or from
+      three [D, D] (`separate`): the same function of a dense model and, dense
+      or spectral, as many parameters.
     linear: the linear layers of the blocks; embeddings, norms, biases and the
       head are always stored as they are.
 
@@ -43,6 +45,7 @@ class TransformerConfig:
   heads: int = 4
   dropout: float = 0.0
   initial_scale: float = 1.0
+  qkv: str = 'fused'
   linear: LinearConfig = dataclasses.field(default_factory=LinearConfig)
 
   def __post_init__(self) -> None:
@@ -64,6 +67,10 @@ class TransformerConfig:
       raise ValueError(
         f'initial_scale: expected a number above 0, got {self.initial_scale}.'
       )
+    if self.qkv not in QKV:
+      raise ValueError(
+        f'qkv: expected one of {", ".join(QKV)}, got {self.qkv!r}.'
+      )
     for name, shape in self.kernel_shapes().items():
       try:
         self.linear.check(shape)
@@ -73,12 +80,17 @@ class TransformerConfig:
   def kernel_shapes(self) -> dict[str, tuple[int, int]]:
     """The kernel shape [N, M] of each linear layer of a block, by name."""
     d = self.width
-    shapes = ((d, 3 * d), (d, d), (d, 4 * d), (4 * d, d))
-    return dict(zip(LINEAR_NAMES, shapes, strict=True))
+    if self.qkv == 'fused':
+      attention = {'qkv': (d, 3 * d)}
+    else:
+      attention = {'query': (d, d), 'key': (d, d), 'value': (d, d)}
+    rest = {'out': (d, d), 'mlp_in': (d, 4 * d), 'mlp_out': (4 * d, d)}
+    return attention | rest
 
   def seed(self, layer: int, name: str) -> int:
     """The seed with which a linear layer draws its positions."""
-    return layer * len(LINEAR_NAMES) + LINEAR_NAMES.index(name)
+    names = list(self.kernel_shapes())
+    return layer * len(names) + names.index(name)
 
 
 def causal_attention(
@@ -126,9 +138,12 @@ class Block(nn.Module):
     config = self.config
     drop = nn.Dropout(config.dropout, deterministic=not train)
     h = nn.LayerNorm(name='attention_norm')(x_BxTxD)
-    qkv = self._linear('qkv')(h)
-    qkv = qkv.reshape(*h.shape[:2], 3, config.heads, -1)
-    attended = causal_attention(*(qkv[:, :, i] for i in range(3)))
+    if config.qkv == 'fused':
+      qkv = jnp.split(self._linear('qkv')(h), 3, axis=-1)
+    else:
+      qkv = [self._linear(name)(h) for name in ('query', 'key', 'value')]
+    heads = (*h.shape[:2], config.heads, -1)
+    attended = causal_attention(*(part.reshape(heads) for part in qkv))
     x_BxTxD += drop(self._linear('out')(attended.reshape(h.shape)))
     h = nn.LayerNorm(name='mlp_norm')(x_BxTxD)
     hidden_BxTxF = nn.gelu(self._linear('mlp_in')(h))

@@ -112,9 +112,9 @@ def make_optimizer(
     return 'muon' if muon else 'adam'
 
   def peak(name: str, x: jax.Array) -> float:
-    if label(name, x) == 'adam':
-      return settings.learning_rate
-    return settings.muon_learning_rate
+    if label(name, x) == 'muon':
+      return settings.muon_learning_rate
+    return settings.learning_rate
 
   def of_adam(name: str, x: jax.Array) -> Selection | None:
     return _selection(name, config) if label(name, x) == 'adam' else None

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import scipy.fft
 
-from spectral_jax.models.transformer import LINEAR_NAMES, TransformerConfig
+from spectral_jax.models.transformer import TransformerConfig
 
 
 def _plane(
@@ -37,7 +37,7 @@ def _planes(params: Any, config: TransformerConfig) -> dict[str, np.ndarray]:
         for block in range(config.layers)
       ]
     )
-    for name in LINEAR_NAMES
+    for name in config.kernel_shapes()
   }
 
 

@@ -12,7 +12,6 @@ import pytest
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import (
-  LINEAR_NAMES,
   Transformer,
   TransformerConfig,
   causal_attention,
@@ -158,7 +157,7 @@ def test_every_layer_draws_its_own_positions() -> None:
   assert {path: layer.seed for path, layer in made.items()} == {
     (f'block_{layer}', name): model.config.seed(layer, name)
     for layer in range(2)
-    for name in LINEAR_NAMES
+    for name in model.config.kernel_shapes()
   }
   assert len({layer.seed for layer in made.values()}) == 8
   for (_, name), layer in made.items():
@@ -168,6 +167,23 @@ def test_every_layer_draws_its_own_positions() -> None:
       'random',
       'gemm',
     )
+
+
+def test_fused_attention_is_the_same_function() -> None:
+  apart, fused = small(qkv='separate'), small()
+  variables = init(apart)
+  params = variables['params']
+  for layer in range(2):
+    block = params[f'block_{layer}']
+    parts = [block.pop(name) for name in ('query', 'key', 'value')]
+    block['qkv'] = jax.tree.map(lambda *p: jnp.concatenate(p, -1), *parts)
+  tokens = draw_tokens(2, 6)
+  np.testing.assert_allclose(
+    fused.apply({'params': params}, tokens),
+    apart.apply(init(apart), tokens),
+    rtol=1e-4,
+    atol=1e-4,
+  )
 
 
 @pytest.mark.parametrize(
@@ -196,6 +212,7 @@ def test_the_initial_scale_is_the_kernels_alone(linear: LinearConfig) -> None:
     ({'layers': 0}, '^layers: expected at least 1, got 0'),
     ({'heads': -1}, '^heads: expected at least 1, got -1'),
     ({'heads': 3}, '^heads: expected a divisor of the width 128, got 3'),
+    ({'qkv': 'joined'}, "^qkv: expected one of fused, separate, got 'joined'"),
     ({'initial_scale': 0.0}, '^initial_scale: expected a number above 0'),
     ({'dropout': 1.0}, '^dropout: expected 0 up to but not 1, got 1.0'),
     (

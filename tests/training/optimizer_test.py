@@ -114,7 +114,7 @@ def test_decay_pulls_on_kernels_alone() -> None:
   zeros = jax.tree.map(np.zeros_like, params)
   updates = first_update(ADAMW, config, params, zeros)
   decayed = {name for name, update in updates.items() if np.any(update)}
-  layers = ('qkv', 'out', 'mlp_in', 'mlp_out')
+  layers = config.kernel_shapes()
   assert decayed == {
     'head/kernel',
     *(f'block_0/{layer}/coefficients' for layer in layers),
@@ -141,9 +141,9 @@ def test_muon_orthogonalises_every_matrix_of_a_stack(
   params, gradients = draw_like(config, 0), draw_like(config, 1)
   if linear.kind == 'spectral':
     # One block's gradient must not drown the other's.
-    qkv = gradients['block_0']['qkv']
-    assert qkv['coefficients'].shape == (2, 8, 24)
-    qkv['coefficients'][0] *= 1000
+    layer = gradients['block_0']['mlp_in']
+    assert layer['coefficients'].shape == (2, 8, 32)
+    layer['coefficients'][0] *= 1000
   updates = first_update(MUON, config, params, gradients)
   taken = 0
   for name, gradient in by_name(gradients).items():
@@ -183,14 +183,14 @@ def test_muon_on_the_plane_keeps_what_is_kept() -> None:
   params, gradients = draw_like(config, 0), draw_like(config, 1)
   settings = dataclasses.replace(MUON, muon_form='plane')
   updates = first_update(settings, config, params, gradients)
-  name, shape = 'block_0/qkv/coefficients', (16, 48)
-  selection = linear.select(shape, config.seed(0, 'qkv'))
+  name, shape = 'block_0/mlp_in/coefficients', (16, 64)
+  selection = linear.select(shape, config.seed(0, 'mlp_in'))
   plane = np.zeros(shape)
   plane.flat[selection.positions] = by_name(gradients)[name]
   u, _, vh = np.linalg.svd(plane)
   rank = np.linalg.matrix_rank(plane)
   nearest = (u[:, :rank] @ vh[:rank]).flat[selection.positions]
-  got = -updates[name] / (0.03 * math.sqrt(3))
+  got = -updates[name] / (0.03 * math.sqrt(4))
   assert got.shape == (selection.count,)
   assert np.corrcoef(got, nearest)[0, 1] > 0.9
   assert 0.7 < np.linalg.norm(got) / np.linalg.norm(nearest) < 1.3

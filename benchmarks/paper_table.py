@@ -1,0 +1,271 @@
+"""Trains the rows of a table and makes the table, again after every run.
+
+  python -m benchmarks.paper_table --workdir=DIR --quick
+  python -m benchmarks.paper_table --workdir=DIR --tables=version1,version2
+
+The same command again goes on where it stopped. Flags of train.py for every
+row come after `--`, as in `-- --config.data.directory=FOLDER`. It leaves in
+DIR: runs/ROW-STEPS/seed-N, results.json, tables.md, results-TABLE-*.png.
+"""
+
+import contextlib
+import dataclasses
+import json
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from absl import app, flags
+
+from benchmarks.rows import TABLES, Row, Table
+
+if TYPE_CHECKING:
+  from benchmarks.runs import Run
+
+_WORKDIR = flags.DEFINE_string('workdir', '', 'Where everything is kept.')
+_CHOSEN = flags.DEFINE_list(
+  'tables', None, f'Which, of {", ".join(TABLES)}; by default version1.'
+)
+_ROWS = flags.DEFINE_string(
+  'rows', '', 'Trains the rows in whose name this regular expression is found.'
+)
+_SEEDS = flags.DEFINE_integer(
+  'seeds', None, 'Runs of each row; by default what the table says.'
+)
+_STEPS = flags.DEFINE_integer(
+  'steps', None, 'Steps of each run; by default what the table says.'
+)
+_JOBS = flags.DEFINE_integer(
+  'jobs', 1, 'Runs at a time, each on its own share of the CPU cores.'
+)
+_QUICK = flags.DEFINE_bool(
+  'quick', False, 'The table quick: about 15 min on 2 CPU cores.'
+)
+_DATA = flags.DEFINE_string(
+  'data', None, 'The file of Tiny Shakespeare; else it is downloaded.'
+)
+_REPORT_ONLY = flags.DEFINE_bool(
+  'report_only', False, 'Trains nothing; by default for all tables.'
+)
+_DOCS = flags.DEFINE_string(
+  'docs',
+  None,
+  'A Markdown file whose tables, each between <!-- table NAME --> and '
+  '<!-- end -->, are brought up to date; results and pictures go beside it.',
+)
+
+
+def _fail(line: str) -> NoReturn:
+  # That of spectral_jax.training.command would import JAX first: seconds.
+  print(f'error: {line}', file=sys.stderr)
+  sys.exit(2)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  try:
+    rest: list[str] = flags.FLAGS(argv)
+  except flags.Error as error:
+    _fail(str(error).splitlines()[0])
+  return rest
+
+
+def _tables() -> list[Table]:
+  """The tables that the flags ask for, with their steps and seeds."""
+  names = _CHOSEN.value or (TABLES if _REPORT_ONLY.value else ['version1'])
+  if _QUICK.value:
+    names = ['quick']
+  for name in names:
+    if name not in TABLES:
+      _fail(f'--tables: no table {name!r}; there are {", ".join(TABLES)}.')
+  return [
+    dataclasses.replace(
+      TABLES[name],
+      steps=_STEPS.value or TABLES[name].steps,
+      seeds=_SEEDS.value or TABLES[name].seeds,
+    )
+    for name in names
+  ]
+
+
+def _rows(tables: Sequence[Table]) -> set[Row]:
+  """The rows of the tables that --rows asks for."""
+  rows = {row for table in tables for row in table.rows}
+  try:
+    found = {row for row in rows if re.search(_ROWS.value, row.name)}
+  except re.error as error:
+    _fail(f'--rows: {_ROWS.value!r} is no regular expression ({error}).')
+  if not found:
+    names = ', '.join(sorted(row.name for row in rows))
+    _fail(f'--rows: {_ROWS.value!r} is found in none of {names}.')
+  return found
+
+
+def _check_flags(extra: Sequence[str]) -> None:
+  """Answers a mistake with one line, before anything slow is imported."""
+  if not _WORKDIR.value:
+    _fail('--workdir: missing; name a folder to keep the runs in.')
+  if Path(_WORKDIR.value).is_file():
+    _fail(f'--workdir: {_WORKDIR.value} is a file; name a folder.')
+  for count in (_SEEDS, _STEPS, _JOBS):
+    if count.value is not None and count.value < 1:
+      _fail(f'--{count.name}: expected at least 1, got {count.value}.')
+  for file in (_DATA, _DOCS):
+    if file.value and not Path(file.value).is_file():
+      _fail(f'--{file.name}: no such file as {file.value}.')
+  for argument in extra:
+    if not re.fullmatch(r'--config\.[^=]+=.*', argument, re.DOTALL):
+      _fail(
+        f"unexpected argument {argument!r}; train.py's flags come after --, as "
+        '--config.KEY=VALUE.'
+      )
+    if re.match(r'--config\.(name|seed|train\.steps)=', argument):
+      _fail(f'{argument}: the table sets it; use --seeds and --steps.')
+
+
+def _plan(
+  tables: Sequence[Table], rows: set[Row], extra: Sequence[str], workdir: Path
+) -> 'list[Run]':
+  """All runs, each once: of each table the first seed of all rows first."""
+  from benchmarks.runs import Run
+
+  paths = {
+    'tiny_shakespeare': _DATA.value and Path(_DATA.value).absolute(),
+    'python_sources': workdir / 'python_sources.txt',
+  }
+  runs = {}
+  for table in tables:
+    for seed in range(table.seeds):
+      for row in table.rows:
+        path = paths.get(row.corpus)
+        data = [f'--config.data.path={path}'] if path else []
+        run = Run(row, table.steps, seed, (*data, *extra), workdir)
+        if row in rows:
+          runs[run.name] = run
+  return list(runs.values())
+
+
+def _report(tables: Sequence[Table], workdir: Path) -> None:
+  """Writes results.json, tables.md, and the pictures of the tables."""
+  from benchmarks import result_plots, results
+  from spectral_jax.training.metrics import read_metrics
+  from spectral_jax.training.workdir import write_text
+
+  collected = results.collect(workdir)
+  write_text(workdir / 'results.json', json.dumps(collected, indent=2) + '\n')
+  parts = []
+  for table in {**TABLES, **{table.name: table for table in tables}}.values():
+    if text := results.markdown(table, collected):
+      parts.append(f'## {table.title}\n\n{text}')
+  write_text(workdir / 'tables.md', '\n'.join(parts))
+  for table in tables:
+    found = results.scores(table, collected)
+    if not found:
+      continue
+    path = f'{workdir}/results-{table.name}'
+    result_plots.draw_sizes(table, found, Path(f'{path}-sizes.png'))
+    logs = {
+      name: read_metrics(
+        workdir / 'runs' / f'{name}-{table.steps}' / f'seed-{score.seeds[0]}'
+      )
+      for name, score in found.items()
+    }
+    result_plots.draw_steps(table, found, logs, Path(f'{path}-steps.png'))
+    if any(score.stable_rank is not None for score in found.values()):
+      result_plots.draw_ranks(table, found, Path(f'{path}-ranks.png'))
+
+
+def _write_docs(workdir: Path, docs: Path) -> None:
+  """Brings the tables of a document and what lies beside it up to date."""
+  from benchmarks import results
+  from spectral_jax.training.workdir import write_text
+
+  collected = results.collect(workdir)
+  tables = {
+    name: results.markdown(table, collected) for name, table in TABLES.items()
+  }
+  write_text(docs, results.replace_tables(docs.read_text(), tables))
+  for path in (workdir / 'results.json', *workdir.glob('results-*.png')):
+    shutil.copyfile(path, docs.parent / path.name)
+
+
+def _train(tables: Sequence[Table], runs: 'Sequence[Run]') -> bool:
+  """Trains what is not finished yet; returns whether no run failed."""
+  from benchmarks.runs import read_json, train
+  from spectral_jax.training.console import clock
+
+  workdir = Path(_WORKDIR.value).absolute()
+  waiting = [run for run in runs if not run.finished()]
+  done = len(runs) - len(waiting)
+  failed = 0
+  began = time.monotonic()
+  print(f'{done} of {len(runs)} runs are finished; the others go to {workdir}')
+  # Closed on Ctrl-C and on any other exception: no run outlives this command.
+  with contextlib.closing(train(waiting, _JOBS.value)) as events:
+    for event in events:
+      line = f'[{clock(time.monotonic() - began)}] {event.run.name}: '
+      if event.kind == 'started':
+        line += 'started'
+      elif event.kind == 'failed':
+        failed += 1
+        line += f'failed after {clock(event.seconds)}: {event.error}'
+      else:
+        done += 1
+        loss = read_json(event.run.folder / 'summary.json')['validation_loss']
+        line += (
+          f'finished in {clock(event.seconds)}, validation loss {loss:.4f} '
+          f'({done} of {len(runs)})'
+        )
+      print(line, flush=True)
+      if event.kind == 'finished':
+        _report(tables, workdir)
+  if failed:
+    print(f'{failed} of {len(runs)} runs failed', file=sys.stderr)
+  return not failed
+
+
+def main(argv: Sequence[str]) -> None:
+  """Does what the flags say."""
+  extra = argv[1:]
+  _check_flags(extra)
+  tables = _tables()
+  rows = _rows(tables)
+  # Imported here, so that a mistyped flag is answered at once.
+  from spectral_jax.errors import UserError
+  from spectral_jax.training.settings import keys, unknown_key
+
+  workdir = Path(_WORKDIR.value).absolute()
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  try:
+    for flag in extra:
+      if (key := flag[2:].split('=')[0]) not in keys():
+        raise UserError(unknown_key(key, keys()))
+    if _REPORT_ONLY.value and not (workdir / 'runs').is_dir():
+      raise UserError(f'--workdir: no runs in {workdir}; train some first.')
+    workdir.mkdir(parents=True, exist_ok=True)
+    trained = True
+    if not _REPORT_ONLY.value:
+      runs = _plan(tables, rows, extra, workdir)
+      if any(run.row.corpus == 'python_sources' for run in runs):
+        from benchmarks import python_sources
+
+        python_sources.build(workdir / 'python_sources.txt')
+      trained = _train(tables, runs)
+    _report(tables, workdir)
+    if _DOCS.value:
+      _write_docs(workdir, Path(_DOCS.value))
+    print(f'tables: {workdir / "tables.md"}')
+  except UserError as error:
+    _fail(str(error))
+  except KeyboardInterrupt:
+    print('\ninterrupted; the same command goes on from the last checkpoints')
+    sys.exit(130)
+  sys.exit(0 if trained else 1)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse_flags)
