@@ -164,24 +164,35 @@ def markdown(table: Table, results: Mapping[str, Any]) -> str:
   if table.paper:
     columns.append(f"paper's {table.paper.measure}")
   lines = [columns, ['---'] * len(columns)]
-  for row in table.rows:
-    cells = [row.label, f'{row.rate:g}', *_cells(row, table, found)]
+  for name, score in found.items():
+    row = score.row
+    cells = [row.label, f'{row.rate:g}', *_cells(score, table, found)]
     if table.paper:
-      value = table.paper.values.get(row.name)
+      value = table.paper.values.get(name)
       digits = 1 if table.paper.measure == 'perplexity' else 3
       cells.append(_NONE if value is None else f'{value:.{digits}f}')
     lines.append(cells)
   rendered = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
-  return f'{rendered}\n{_how_made(table, results, found)}\n'
+  return (
+    f'{rendered}\n{_how_made(table, results, found)}\n{_missing(table, found)}'
+  )
+
+
+def _missing(table: Table, found: Mapping[str, Scores]) -> str:
+  """A paragraph that names the rows of the table that were not run."""
+  missing = [
+    f'{row.label} at {row.rate:g}' if table.against == 'rate' else row.label
+    for row in table.rows
+    if row.name not in found
+  ]
+  return f'\nNot run: {"; ".join(missing)}.\n' if missing else ''
 
 
 def _cells(
-  row: Row, table: Table, found: Mapping[str, Scores]
+  score: Scores, table: Table, found: Mapping[str, Scores]
 ) -> Sequence[str]:
   """What was measured of a row, from `stored parameters` on."""
-  if row.name not in found:
-    return ('not run', *[_NONE] * 6)
-  score, dense = found[row.name], best_dense(found)
+  dense = best_dense(found)
   spread = '' if score.spread is None else f' ± {score.spread:.3f}'
   rank = score.stable_rank
   return (
