@@ -44,7 +44,7 @@ _JOBS = flags.DEFINE_integer(
   'jobs', 1, 'Runs at a time, each on its own share of the CPU cores.'
 )
 _QUICK = flags.DEFINE_bool(
-  'quick', False, 'The table quick: about 15 min on 2 CPU cores.'
+  'quick', False, 'The table quick: 10 min on 2 CPU cores with --jobs=2.'
 )
 _DATA = flags.DEFINE_string(
   'data', None, 'The file of Tiny Shakespeare; else it is downloaded.'
@@ -56,7 +56,7 @@ _DOCS = flags.DEFINE_string(
   'docs',
   None,
   'A Markdown file whose tables, each between <!-- table NAME --> and '
-  '<!-- end -->, are brought up to date; results and pictures go beside it.',
+  '<!-- end -->, are brought up to date; the files that it names go beside it.',
 )
 
 
@@ -180,7 +180,7 @@ def _report(tables: Sequence[Table], workdir: Path) -> None:
 
 
 def _write_docs(workdir: Path, docs: Path) -> None:
-  """Brings the tables of a document and what lies beside it up to date."""
+  """Brings up to date a document's tables and the files that it names."""
   from benchmarks import results
   from spectral_jax.training.workdir import write_text
 
@@ -188,9 +188,11 @@ def _write_docs(workdir: Path, docs: Path) -> None:
   tables = {
     name: results.markdown(table, collected) for name, table in TABLES.items()
   }
-  write_text(docs, results.replace_tables(docs.read_text(), tables))
+  text = results.replace_tables(docs.read_text(), tables)
+  write_text(docs, text)
   for path in (workdir / 'results.json', *workdir.glob('results-*.png')):
-    shutil.copyfile(path, docs.parent / path.name)
+    if path.name in text:
+      shutil.copyfile(path, docs.parent / path.name)
 
 
 def _train(tables: Sequence[Table], runs: 'Sequence[Run]') -> bool:

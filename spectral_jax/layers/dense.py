@@ -24,8 +24,9 @@ class SpectralDense(nn.Module):
   It takes `nn.Dense`'s arguments, in its order and with its defaults, and needs
   nothing but `params`. With `keep=1.0` it equals `nn.Dense` to float error.
 
-  Under Adam, train coefficients with `scale_by_selection`: `random`, `strided`
-  and `band` layers then learn at the learning rate of a dense kernel.
+  Under Adam, take `random` positions and `scale_by_selection`, and keep the
+  learning rate of the dense layer; under Muon take `strided`, whose blocks are
+  matrices. `kernel_init` needs no change. docs/results.md has the measurements.
 
   Attributes:
     features: M, the number of output features.

@@ -31,7 +31,8 @@ def _paper_table(
 def test_rows_are_trained_once_and_told(text: Path, tmp_path: Path) -> None:
   docs = tmp_path / 'docs' / 'results.md'
   docs.parent.mkdir()
-  docs.write_text('<!-- table muon -->\n<!-- end -->\n')
+  named = 'results.json results-muon-sizes.png results-muon-steps.png'
+  docs.write_text(f'<!-- table muon -->\n<!-- end -->\n{named}\n')
   workdir = tmp_path / 'table'
 
   # The default recipe's own row: its programs are compiled by other tests.
