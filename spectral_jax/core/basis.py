@@ -14,7 +14,7 @@ from spectral_jax.core.dct import dct_basis
 from spectral_jax.core.hashing import mix
 
 BASES = ('dct', 'orthonormal')
-_LARGEST_RANDOM = 4096
+LARGEST_RANDOM = 4096
 
 
 @functools.lru_cache(maxsize=16)
@@ -54,9 +54,9 @@ def basis_rows(
     raise ValueError(
       f'basis: expected one of {", ".join(BASES)}, got {basis!r}.'
     )
-  if size > _LARGEST_RANDOM:
+  if size > LARGEST_RANDOM:
     raise ValueError(
-      f'basis: a random orthonormal one has at most {_LARGEST_RANDOM} places, '
+      f'basis: a random orthonormal one has at most {LARGEST_RANDOM} places, '
       f"got {size}; take 'dct'."
     )
   return jnp.asarray(_random_basis(size)[rows], dtype)

@@ -4,7 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 
-from spectral_jax.core.basis import BASES
+from spectral_jax.core.basis import BASES, LARGEST_RANDOM
 from spectral_jax.core.dct import LARGEST_SIZE
 from spectral_jax.core.reconstruct import METHODS
 from spectral_jax.core.selection import KINDS, Selection
@@ -72,10 +72,11 @@ class LinearConfig:
     """Raises ValueError if no kernel of this shape can be stored so."""
     if self.kind == 'spectral':
       self.select(shape, seed=0)
-      if max(shape) > LARGEST_SIZE:
+      largest = LARGEST_SIZE if self.basis == 'dct' else LARGEST_RANDOM
+      if max(shape) > largest:
         raise ValueError(
-          f'kind: spectral kernels reach {LARGEST_SIZE} a side, got '
-          f'{shape[0]}×{shape[1]}.'
+          f'kind: spectral kernels in the basis {self.basis} reach {largest} a '
+          f'side, got {shape[0]}×{shape[1]}.'
         )
     if self.kind == 'low_rank' and self.rank > min(shape):
       raise ValueError(

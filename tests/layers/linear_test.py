@@ -95,3 +95,18 @@ def test_shapes_that_cannot_be_stored_raise(
   with pytest.raises(ValueError, match=message):
     config.check((4, 6))
   config.check((8, 16))
+
+
+@pytest.mark.parametrize(
+  ('basis', 'largest'), [('dct', 32768), ('orthonormal', 4096)]
+)
+def test_a_basis_has_a_largest_side(basis: str, largest: int) -> None:
+  config = LinearConfig(basis=basis, selection='strided')
+  config.check((largest, 2))
+  with pytest.raises(ValueError, match=f'basis {basis} reach {largest} a side'):
+    config.check((largest + 2, 2))
+
+
+def test_the_definition_has_one_basis() -> None:
+  with pytest.raises(ValueError, match=r"^method: 'idctn' has no basis but"):
+    LinearConfig(method='idctn', basis='orthonormal')
