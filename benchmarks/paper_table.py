@@ -197,8 +197,9 @@ def _write_docs(workdir: Path, docs: Path) -> None:
 
 def _train(tables: Sequence[Table], runs: 'Sequence[Run]') -> bool:
   """Trains what is not finished yet; returns whether no run failed."""
-  from benchmarks.runs import read_json, train
+  from benchmarks.runs import train
   from spectral_jax.training.console import clock
+  from spectral_jax.training.workdir import read_json
 
   workdir = Path(_WORKDIR.value).absolute()
   waiting = [run for run in runs if not run.finished()]

@@ -47,7 +47,7 @@ def draw_sizes(table: Table, found: Mapping[str, Scores], path: Path) -> None:
     kind, dashes = _kind(points[0].row), '-'
     if by_rate:
       dashes = _dashes(name, kind, found)
-    elif name != kind:  # in another basis, or fused
+    elif name != kind:  # in another basis, or separate
       dashes = '--'
     color, marker = _STYLES[kind]
     axes.errorbar(

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import ROWS, TABLES, Row, Table
-from benchmarks.runs import flatten, read_json, recipe
+from benchmarks.runs import recipe
 from spectral_jax.errors import UserError
-from spectral_jax.training.workdir import read_recipe
+from spectral_jax.training.workdir import (
+  FREE,
+  flatten,
+  read_json,
+  read_recipe,
+)
 
 # Keys of a recipe that a result tells otherwise, or that do not matter to it.
-_TOLD = (
-  'config.name',
-  'config.seed',
-  'config.train.steps',
-  'config.mesh.data',
-  'config.data.path',
-  'config.data.directory',
-)
+_TOLD = ('config.name', 'config.seed', 'config.train.steps', *FREE)
 _FACTS = (
   'validation_loss',
   'parameters',
@@ -99,7 +97,7 @@ def _differing(there: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
   return [
     f'--{key}={value}'
     for key, value in there.items()
-    if base.get(key) != value and key not in _TOLD
+    if base.get(key) != value and not key.startswith(_TOLD)
   ]
 
 

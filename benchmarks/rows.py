@@ -10,14 +10,7 @@ import math
 from collections.abc import Mapping
 
 ADAMW_RATE = 3e-3  # of configs/paper.py
-MUON_RATES = {
-  'dense': 0.04,
-  'strided': 0.04,
-  'lowpass': 0.04,
-  'random': 0.04,
-  'band': 0.04,
-  'low rank': 0.04,
-}
+MUON_RATE = 0.04  # the best of docs/results.md, dense and strided alike
 _CORPORA = {
   'tiny_shakespeare': (),
   'shakespeare_plays': ('--config.data.corpus=shakespeare_plays',),
@@ -109,7 +102,7 @@ def _row(
   corpus: str = 'tiny_shakespeare',
 ) -> Row:
   """A row; `size` is D of K = nm/D for a selection, the rank for low rank."""
-  rate = rate or (MUON_RATES[kind] if muon else ADAMW_RATE)
+  rate = rate or (MUON_RATE if muon else ADAMW_RATE)
   names = [kind.replace(' ', '-')]
   label = family = kind
   flags: list[str] = []

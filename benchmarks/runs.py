@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import shlex
 import subprocess
@@ -13,24 +12,20 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax import traverse_util
-
 from benchmarks.rows import Row
 from configs import paper
 from spectral_jax.errors import UserError
 from spectral_jax.training.settings import describe_type
-from spectral_jax.training.workdir import holds_run, read_recipe
+from spectral_jax.training.workdir import (
+  differences,
+  flatten,
+  holds_run,
+  read_json,
+  read_recipe,
+)
 
 _REPOSITORY = Path(__file__).parent.parent
 _POLL_SECONDS = 0.1
-# Keys that change where a run is computed and where its text lies, not what.
-_FREE = ('config.mesh.data', 'config.data.path', 'config.data.directory')
-
-
-def flatten(recipe: dict[str, Any]) -> dict[str, Any]:
-  """A nested recipe as one mapping, by the names of train.py's flags."""
-  flat: dict[str, Any] = traverse_util.flatten_dict({'config': recipe}, sep='.')
-  return flat
 
 
 def recipe(base: str, flags: Iterable[str]) -> dict[str, Any]:
@@ -110,16 +105,10 @@ class Run:
       return False
     # A run that is older than a key was trained as the key's default says.
     there = recipe(self.row.base, ()) | flatten(read_recipe(self.folder))
-    differing = [
-      f'{key} is {there.get(key)!r} there, {value!r} here'
-      for key, value in wanted.items()
-      if there.get(key) != value and key not in _FREE
-    ]
-    if differing:
+    if differing := differences(there, wanted):
       raise UserError(
         f'row {self.row.name}: {self.folder} holds a run of another config '
-        f'({"; ".join(differing)}); delete that folder or name another '
-        '--workdir.'
+        f'({differing}); delete that folder or name another --workdir.'
       )
     return summary.exists() and read_json(summary).get('steps') == self.steps
 
@@ -139,21 +128,6 @@ class Event:
   kind: str
   seconds: float = 0.0
   error: str = ''
-
-
-def read_json(path: Path) -> dict[str, Any]:
-  """The JSON object in a file.
-
-  Raises:
-    UserError: if there is none.
-  """
-  try:
-    content = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path}: cannot be read ({error}); delete it.') from None
-  if not isinstance(content, dict):
-    raise UserError(f'{path}: expected a JSON object; delete it.')
-  return content
 
 
 def train(runs: Sequence[Run], jobs: int) -> Generator[Event]:

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from flax import traverse_util
+
 from spectral_jax.data.tokenizer import (
   Tokenizer,
   load_tokenizer,
@@ -20,17 +22,22 @@ _CONFIG = 'config.json'
 _DATA = 'data.json'
 _TOKENIZER = 'tokenizer.json'
 # Keys that change where and how a run is computed, not what.
-_FREE = ('config.mesh.', 'config.data.path', 'config.data.directory')
+FREE = ('config.mesh.', 'config.data.path', 'config.data.directory')
 
 
-def _flatten(mapping: dict[str, Any], where: str = 'config') -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for key, value in mapping.items():
-    if isinstance(value, dict):
-      flat |= _flatten(value, f'{where}.{key}')
-    else:
-      flat[f'{where}.{key}'] = value
+def flatten(recipe: dict[str, Any]) -> dict[str, Any]:
+  """A nested recipe as one mapping, by the names of train.py's flags."""
+  flat: dict[str, Any] = traverse_util.flatten_dict({'config': recipe}, sep='.')
   return flat
+
+
+def differences(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+  """How a run's flattened recipe is not the wanted one; empty if it is."""
+  return '; '.join(
+    f'{key} is {there.get(key)!r} there, {wanted.get(key)!r} here'
+    for key in sorted(there.keys() | wanted.keys())
+    if there.get(key) != wanted.get(key) and not key.startswith(FREE)
+  )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,10 +61,15 @@ def read_recipe(workdir: Path) -> dict[str, Any]:
     raise UserError(
       f'--workdir: no run in {workdir}; train one first with --mode=train.'
     )
-  return _read_json(path)
+  return read_json(path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+  """The JSON object in a file of a workdir.
+
+  Raises:
+    UserError: if there is none.
+  """
   try:
     content = json.loads(path.read_text())
   except (OSError, ValueError) as error:
@@ -128,23 +140,17 @@ def claim(
 
 def check_recipe(workdir: Path, settings: Settings) -> None:
   """Raises UserError if the run in the workdir is of another recipe."""
-  there = _flatten(read_recipe(workdir))
-  wanted = _flatten(settings.to_mapping())
-  differing = [
-    f'{key} is {there.get(key)!r} there, {wanted.get(key)!r} here'
-    for key in sorted(there.keys() | wanted.keys())
-    if there.get(key) != wanted.get(key) and not key.startswith(_FREE)
-  ]
-  if differing:
+  there = flatten(read_recipe(workdir))
+  if differing := differences(there, flatten(settings.to_mapping())):
     raise UserError(
-      f'--workdir: {workdir} holds a run of another config '
-      f'({"; ".join(differing)}); give its own config or name another workdir.'
+      f'--workdir: {workdir} holds a run of another config ({differing}); give '
+      'its own config or name another workdir.'
     )
 
 
 def check_data(workdir: Path, digest: str) -> None:
   """Raises UserError if the run in the workdir was trained on another text."""
-  if _read_json(workdir / _DATA) != {'sha256': digest}:
+  if read_json(workdir / _DATA) != {'sha256': digest}:
     raise UserError(
       f'--workdir: the run in {workdir} was trained on another text (sha256 in '
       f'{workdir / _DATA}); give that text or name another workdir.'
