@@ -12,7 +12,9 @@ MAY_IMPORT = {
   'data': set(),
   'layers': {'core'},
   'models': {'layers', 'core'},
+  'convert': {'layers', 'core'},
   'training': {'models', 'data', 'layers', 'core'},
+  'commands': {'training', 'convert', 'models', 'data', 'layers', 'core'},
 }
 MODULES = sorted((REPOSITORY / 'spectral_jax').rglob('*.py'))
 FORBIDDEN = {'core': {'flax', 'optax'}, 'layers': {'optax'}}

@@ -10,14 +10,18 @@ README = (REPOSITORY / 'README.md').read_text()
 
 
 def test_the_examples_print_what_they_say() -> None:
-  layer, optimizer = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+  programs = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+  assert len(programs) == 5
   names = {'__name__': 'readme'}
-  for program in (layer, optimizer):
+  for program in programs:
     assert len(program.splitlines()) <= 25
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
       exec(program, names)
-    expected = re.findall(r'print\(.*\)  # ([({].*|\d+)', program)
+    # Beside the print, a number or a tuple; below it, lines of their own.
+    expected = re.findall(
+      r'(?:print\(.*\)  |^)# ([({].*|\d+|[\w ]+  .*)', program, re.M
+    )
     assert printed.getvalue().splitlines() == expected
 
 

@@ -142,6 +142,15 @@ def coefficients_from_kernel(
   orthonormal, its inverse on the kernels that the selection can represent and
   the least-squares projection onto them for all others.
 
+  Args:
+    kernel: array of shape `selection.shape`, [N, M].
+    selection: the positions that are kept.
+    method: as for `kernel_from_coefficients`.
+    basis: likewise.
+
+  Returns:
+    The coefficients, of shape `selection.layout`.
+
   Raises:
     ValueError: for a kernel of another shape or that is no floats, or an
       unknown method or basis.

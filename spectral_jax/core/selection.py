@@ -69,18 +69,18 @@ class Selection:
       raise ValueError(f'shape: expected two positive sizes, got {self.shape}.')
     if not 0 <= self.seed < 2**32:
       raise ValueError(f'seed: expected 0 to 2³² − 1, got {self.seed}.')
-    if self.count != int(self.count) or not 1 <= self.count <= self._size:
+    if self.count != int(self.count) or not 1 <= self.count <= self.size:
       raise ValueError(
-        f'keep: expected 1 to {self._size} coefficients of a '
+        f'keep: expected 1 to {self.size} coefficients of a '
         f'{self.shape[0]}×{self.shape[1]} kernel, got {self.count}.'
       )
     if self.kind == 'strided':
       b = self.stride
-      if b * self.count != self._size or any(s % b for s in self.shape):
+      if b * self.count != self.size or any(s % b for s in self.shape):
         raise ValueError(
           'keep: a strided selection stores 1/b of the coefficients, b '
           f'dividing both sizes of the {self.shape[0]}×{self.shape[1]} kernel; '
-          f'got {self.count} of {self._size}. Take such a b, or another '
+          f'got {self.count} of {self.size}. Take such a b, or another '
           'selection.'
         )
 
@@ -101,18 +101,19 @@ class Selection:
     return cls(kind, shape, max(1, round(float(keep) * size)), seed)
 
   @property
-  def _size(self) -> int:
+  def size(self) -> int:
+    """N·M."""
     return self.shape[0] * self.shape[1]
 
   @property
   def fraction(self) -> float:
     """K / (N·M)."""
-    return self.count / self._size
+    return self.count / self.size
 
   @property
   def stride(self) -> int:
     """The modulus b of `strided`; 1 for all other kinds."""
-    return round(self._size / self.count) if self.kind == 'strided' else 1
+    return round(self.size / self.count) if self.kind == 'strided' else 1
 
   @property
   def layout(self) -> tuple[int, ...]:

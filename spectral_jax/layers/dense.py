@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, PrecisionLike
 
-from spectral_jax.core.reconstruct import kernel_from_coefficients
 from spectral_jax.core.selection import Selection
 from spectral_jax.layers.initializers import Initializer, coefficients_init
+from spectral_jax.layers.spectral_kernel import SpectralKernel
 
 
 class SpectralDense(nn.Module):
@@ -75,24 +75,24 @@ class SpectralDense(nn.Module):
   basis: str = 'dct'
 
   @nn.nowrap
-  def select(self, inputs: int) -> Selection:
-    """The positions that are stored, given N, the number of input features."""
-    shape = (inputs, self.features)
-    return Selection.of(self.selection, shape, self.keep, self.seed)
+  def stored(self, inputs: tuple[int, ...]) -> SpectralKernel:
+    """What is stored of the kernel, given the shape of the inputs."""
+    shape = (inputs[-1], self.features)
+    return SpectralKernel(
+      Selection.of(self.selection, shape, self.keep, self.seed), self.basis
+    )
 
   @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Maps [..., N] to [..., features]."""
-    selection = self.select(jnp.shape(inputs)[-1])
+    stored = self.stored(jnp.shape(inputs))
     coefficients = self.param(
       'coefficients',
-      coefficients_init(self.kernel_init, selection, self.basis),
-      selection.layout,
+      coefficients_init(self.kernel_init, stored.selection, self.basis),
+      stored.layout,
       self.param_dtype,
     )
-    kernel = kernel_from_coefficients(
-      coefficients, selection, self.method, self.basis
-    )
+    kernel = stored.rebuild(coefficients, self.method)
     bias = None
     if self.use_bias:
       bias = self.param(

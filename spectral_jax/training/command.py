@@ -75,7 +75,7 @@ def define_flags(default_config: Path) -> None:
   )
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
   """The line of a flag error that says what was wrong."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   raised = [line for line in lines if re.match(r'\w+(Error|Exception): ', line)]
@@ -103,11 +103,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     rest = flags.FLAGS(argv)
     flags.FLAGS.config.to_dict()  # raises where the recipe could not be read
   except flags.Error as error:
-    fail(_one_line(error))
+    fail(one_line(error))
   except Exception as error:  # a recipe is a program, and may raise anything
     fail(
       f'--config: {given} is no recipe ({type(error).__name__}: '
-      f'{_one_line(error)}).'
+      f'{one_line(error)}).'
     )
   if len(rest) > 1:
     fail(f'unexpected argument {rest[1]!r}; flags begin with --.')

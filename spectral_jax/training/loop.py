@@ -153,13 +153,13 @@ def train(settings: Settings, directory: Path) -> None:
   )
 
 
-def _trained(
+def restore(
   settings: Settings, directory: Path, which: str
 ) -> tuple[Experiment, TrainState]:
   """A run and the state of a checkpoint: `latest`, `best`, or a step number.
 
   Raises:
-    UserError: if there is no such checkpoint.
+    UserError: if there is no such checkpoint, or it cannot be read.
   """
   experiment = Experiment.trained(settings, directory)
   with Checkpoints(directory) as checkpoints:
@@ -180,7 +180,7 @@ def evaluate(settings: Settings, directory: Path, checkpoint: str) -> None:
   Raises:
     UserError: if there is no such checkpoint, or the data is another.
   """
-  experiment, state = _trained(settings, directory, checkpoint)
+  experiment, state = restore(settings, directory, checkpoint)
   workdir.check_data(directory, experiment.digest())
   console.print_facts('run', report.describe(experiment))
   for split in ('validation', 'test'):
@@ -207,7 +207,7 @@ def sample(
   """
   if not math.isfinite(temperature):
     raise UserError(f'--temperature: expected 0 or more, got {temperature}.')
-  experiment, state = _trained(settings, directory, checkpoint)
+  experiment, state = restore(settings, directory, checkpoint)
   text = report.sample_text(
     experiment,
     state.params,

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import scipy.fft
 
+from spectral_jax.core.selection import Selection
 from spectral_jax.models.transformer import TransformerConfig
 
 
@@ -74,3 +75,24 @@ def stable_ranks(
     )
     for name, planes in _planes(params, config).items()
   }
+
+
+def energy_below(
+  params: Any, config: TransformerConfig, part: float
+) -> dict[str, np.ndarray]:
+  """The part of each kernel's energy in its lowest frequencies.
+
+  Args:
+    params: a transformer's parameters.
+    config: its architecture.
+    part: of the N·M frequencies, the lowest in the order of `lowpass`.
+
+  Returns:
+    By layer name, [blocks]; a kernel without structure has `part`.
+  """
+  found = {}
+  for name, planes in _planes(params, config).items():
+    energy = np.nan_to_num(planes).reshape(len(planes), -1) ** 2
+    lowest = Selection.of('lowpass', planes.shape[1:], part).positions
+    found[name] = energy[:, lowest].sum(1) / energy.sum(1)
+  return found

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from spectral_jax import Selection, SpectralDense, scale_by_selection
-from spectral_jax.layers.find_selections import find_selections
+from spectral_jax.layers.find_layers import find_selections
 
 
 class Block(nn.Module):

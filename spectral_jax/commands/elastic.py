@@ -1,0 +1,82 @@
+"""Shows what a run's loss is with fewer coefficients, without training.
+
+  python -m spectral_jax elastic WORKDIR --keep=0.5,0.25,0.1
+
+The coefficients of a spectral run are cut to each K (or grown, by zeros); the
+kernels of a dense run are projected onto each K of --selection. The loss is
+that on the whole validation split, as --mode=eval has it.
+"""
+
+from typing import Any
+
+import jax
+from absl import flags
+
+from spectral_jax.commands.runs import (
+  Run,
+  define_checkpoint_flag,
+  fraction,
+  layers_of,
+  one_argument,
+)
+from spectral_jax.convert.project import to_spectral
+from spectral_jax.core.selection import KINDS
+from spectral_jax.errors import UserError
+from spectral_jax.layers.layer_table import aligned
+from spectral_jax.training import workdir
+from spectral_jax.training.experiment import Experiment
+
+
+def define_flags() -> None:
+  """Defines this command's flags."""
+  define_checkpoint_flag()
+  flags.DEFINE_list(
+    'keep', ['1', '0.5', '0.25', '0.125'], 'Fractions of n·m, with commas.'
+  )
+  flags.DEFINE_enum(
+    'selection', 'lowpass', list(KINDS), 'For a dense run: which coefficients.'
+  )
+
+
+def _row(name: str, experiment: Experiment, params: Any) -> tuple[str, ...]:
+  score = experiment.score(params, 'validation')
+  leaves = jax.tree.leaves(params)
+  return (
+    name,
+    f'{sum(leaf.size for leaf in leaves):,}',
+    f'{sum(leaf.nbytes for leaf in leaves):,}',
+    f'{score.loss:.4f}',
+    f'{score.perplexity:.3f}',
+  )
+
+
+def run(arguments: list[str]) -> None:
+  """Prints the table.
+
+  Raises:
+    UserError: if there is no run, or its K cannot be so.
+  """
+  directory = one_argument(arguments)
+  keeps = [fraction(text) for text in flags.FLAGS.keep]
+  trained = Run.read(directory)
+  if trained.kind == 'low_rank':
+    raise UserError(
+      f'WORKDIR: {directory} holds a low-rank run, which has no K.'
+    )
+  workdir.check_data(directory, trained.experiment.digest())
+  params = trained.state.params
+  rows = [
+    ('keep', 'parameters', 'bytes', 'validation loss', 'perplexity'),
+    _row('as trained', trained.experiment, params),
+  ]
+  for keep in keeps:
+    if trained.kind == 'dense':
+      experiment = trained.experiment_with(
+        kind='spectral', keep=keep, selection=flags.FLAGS.selection
+      )
+      changed = to_spectral(params, layers_of(experiment))
+    else:
+      experiment = trained.experiment_with(keep=keep)
+      changed = trained.resize(params, experiment)
+    rows.append(_row(f'{keep:g}', experiment, changed))
+  print(aligned(rows))

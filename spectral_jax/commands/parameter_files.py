@@ -1,0 +1,113 @@
+"""Parameters of any Flax model in files, and what their layers store."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax import serialization
+
+from spectral_jax.core.selection import Selection
+from spectral_jax.errors import UserError
+from spectral_jax.layers.rules import Rule
+from spectral_jax.layers.spectral_kernel import SpectralKernel
+from spectral_jax.training.workdir import write_text
+
+
+def read(path: Path) -> Any:
+  """A tree of arrays: an Orbax checkpoint's folder, or Flax's msgpack file.
+
+  Raises:
+    UserError: if it is neither.
+  """
+  try:
+    if path.is_dir():
+      with ocp.StandardCheckpointer() as checkpointer:
+        where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        metadata = checkpointer.metadata(path.absolute()).item_metadata.tree
+        return checkpointer.restore(
+          path.absolute(),
+          jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+              leaf.shape, leaf.dtype, sharding=where
+            ),
+            metadata,
+          ),
+        )
+    tree = serialization.msgpack_restore(path.read_bytes())
+    return jax.tree.map(jnp.asarray, tree)
+  except Exception as error:  # of many kinds
+    line = (str(error).strip().splitlines() or [''])[0]
+    raise UserError(
+      f'{path}: cannot be read ({type(error).__name__}: {line}); expected a '
+      "run, an Orbax checkpoint of parameters, or a file of Flax's msgpack."
+    ) from error
+
+
+def write(params: Any, path: Path, *, like: Path) -> None:
+  """Writes a tree in the format of another one's file or folder."""
+  if like.is_dir():
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(path.absolute(), params)
+    return
+  path.write_bytes(serialization.msgpack_serialize(jax.device_get(params)))
+
+
+def read_rules(path: str | None) -> list[Rule]:
+  """The rules in a JSON file.
+
+  Raises:
+    UserError: if there are none, or they are no rules.
+  """
+  if path is None:
+    raise UserError('--rules: missing; name a JSON file of rules.')
+  try:
+    entries: Any = json.loads(Path(path).expanduser().read_text())
+    for entry in entries:
+      if 'shape' in entry:
+        entry['shape'] = tuple(entry['shape'])
+    return [Rule(**entry) for entry in entries]
+  except (OSError, ValueError, TypeError, AttributeError) as error:
+    raise UserError(
+      f'--rules: {path} holds no list of rules ({error}).'
+    ) from None
+
+
+def _layers_path(path: Path) -> Path:
+  return path.with_name(path.name + '.layers.json')
+
+
+def write_layers(layers: Mapping[str, SpectralKernel], path: Path) -> None:
+  """Writes what the layers of the parameters at `path` store, beside them."""
+  entries = {name: dataclasses.asdict(layer) for name, layer in layers.items()}
+  write_text(_layers_path(path), json.dumps(entries, indent=2) + '\n')
+
+
+def read_layers(path: Path) -> dict[str, SpectralKernel]:
+  """What the layers of the parameters at `path` store.
+
+  Raises:
+    UserError: if it is not told beside them.
+  """
+  file = _layers_path(path)
+  try:
+    return {
+      name: SpectralKernel(
+        Selection(
+          **entry['selection'] | {'shape': tuple(entry['selection']['shape'])}
+        ),
+        entry['basis'],
+        tuple(entry['shape']),
+        tuple(entry['stack']),
+      )
+      for name, entry in json.loads(file.read_text()).items()
+    }
+  except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    raise UserError(
+      f'{file}: cannot be read ({error}); it says what the layers store, and '
+      'is written by convert.'
+    ) from None

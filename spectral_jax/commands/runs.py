@@ -1,0 +1,116 @@
+"""A run as the commands see it: recipe, state, and what its layers store."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from absl import flags
+
+from spectral_jax.convert.resize import resize
+from spectral_jax.errors import UserError
+from spectral_jax.layers.find_layers import find_layers
+from spectral_jax.layers.spectral_kernel import SpectralKernel
+from spectral_jax.training import loop, workdir
+from spectral_jax.training.experiment import Experiment
+from spectral_jax.training.settings import Settings
+from spectral_jax.training.step import TrainState
+
+
+def define_checkpoint_flag() -> None:
+  """Defines --checkpoint."""
+  flags.DEFINE_string('checkpoint', 'latest', 'latest, best, or a step.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run that was trained.
+
+  Attributes:
+    recipe: as in its config.json.
+    experiment: the recipe, with the model and the devices.
+    state: of the checkpoint that was asked for.
+  """
+
+  recipe: dict[str, Any]
+  experiment: Experiment
+  state: TrainState
+
+  @classmethod
+  def read(cls, directory: Path) -> 'Run':
+    """The run in a workdir, at the step that --checkpoint names.
+
+    Raises:
+      UserError: if there is none.
+    """
+    recipe = workdir.read_recipe(directory)
+    settings = Settings.from_mapping(recipe)
+    experiment, state = loop.restore(
+      settings, directory, flags.FLAGS.checkpoint
+    )
+    return cls(recipe, experiment, state)
+
+  @property
+  def kind(self) -> str:
+    """`dense`, `spectral` or `low_rank`."""
+    return self.experiment.settings.model.linear.kind
+
+  def layers(self) -> dict[str, SpectralKernel]:
+    """What its spectral layers store."""
+    return layers_of(self.experiment)
+
+  def recipe_with(self, **linear: object) -> dict[str, Any]:
+    """The recipe with other values in config.model.linear."""
+    recipe = copy.deepcopy(self.recipe)
+    recipe['model']['linear'] |= linear
+    return recipe
+
+  def experiment_with(self, **linear: object) -> Experiment:
+    """The experiment of `recipe_with`.
+
+    Raises:
+      UserError: for values that will not do.
+    """
+    settings = Settings.from_mapping(self.recipe_with(**linear))
+    return dataclasses.replace(self.experiment, settings=settings)
+
+  def resize(self, tree: Any, experiment: Experiment) -> Any:
+    """Its parameters, or its state, with the K of another experiment.
+
+    Raises:
+      UserError: if the one K's positions are not among the other's.
+    """
+    try:
+      return resize(tree, self.layers(), layers_of(experiment))
+    except ValueError as error:
+      raise UserError(f'--keep: {error}') from None
+
+
+def layers_of(experiment: Experiment) -> dict[str, SpectralKernel]:
+  """What the spectral layers of a recipe's model store."""
+  tokens = jnp.zeros((1, experiment.settings.model.context), jnp.int32)
+  return find_layers(experiment.model, tokens)
+
+
+def fraction(text: str) -> float:
+  """Reads a --keep; whether the kernels can is the recipe's to check.
+
+  Raises:
+    UserError: if it is no number.
+  """
+  try:
+    return float(text)
+  except ValueError:
+    raise UserError(f'--keep: expected a fraction, got {text!r}.') from None
+
+
+def one_argument(arguments: list[str], name: str = 'WORKDIR') -> Path:
+  """The only argument of a command.
+
+  Raises:
+    UserError: if there is none, or more.
+  """
+  if len(arguments) != 1:
+    raise UserError(f'{name}: expected one, got {len(arguments)}.')
+  return Path(arguments[0]).expanduser()

@@ -1,0 +1,1 @@
+"""From dense to spectral parameters and back, and from one K to another."""

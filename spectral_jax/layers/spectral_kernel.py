@@ -1,0 +1,177 @@
+"""How a layer's kernel is stored, and the way between the two forms.
+
+Shapes: a kernel is a matrix [N, M], and in a leaf of a parameter tree N may be
+several axes I and M several axes O; S are the axes of a stack of kernels (of
+scanned layers, experts, …), usually the first.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spectral_jax.core.reconstruct import (
+  coefficients_from_kernel,
+  kernel_from_coefficients,
+)
+from spectral_jax.core.selection import Selection
+
+
+def stack_axes(
+  shape: Sequence[int], is_one: Callable[[tuple[int, ...]], bool]
+) -> tuple[int, ...]:
+  """The axes of a leaf without which it is one kernel, as few as possible.
+
+  Of several choices the leading axes are taken, where Flax stacks by default.
+
+  Raises:
+    ValueError: if there are none.
+  """
+  for count in range(len(shape)):
+    for stack in itertools.combinations(range(len(shape)), count):
+      if is_one(tuple(s for a, s in enumerate(shape) if a not in stack)):
+        return stack
+  raise ValueError(f'shape: {tuple(shape)} is no stack of such kernels.')
+
+
+def flattens_to(shape: Sequence[int], matrix: tuple[int, int]) -> bool:
+  """Whether leading axes multiply to N, and the others to M."""
+  sides = ((math.prod(shape[:k]), math.prod(shape[k:])) for k in range(1, 99))
+  return matrix in itertools.islice(sides, max(len(shape) - 1, 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class SpectralKernel:
+  """What a spectral layer stores of its kernel, or of a stack of kernels.
+
+  Attributes:
+    selection: the positions of the K coefficients of each kernel [N, M].
+    basis: `dct`, or `orthonormal`.
+    shape: of the kernel in the dense layer's tree; by default (N, M).
+    stack: those of its axes that are a stack of kernels.
+
+  Raises:
+    ValueError: for a shape that is no kernel, or stack of kernels, [N, M].
+
+  Example:
+    >>> half = Selection.of('lowpass', (8, 12), keep=0.5)
+    >>> heads = SpectralKernel(half, shape=(8, 3, 4))
+    >>> coefficients = heads.project(jnp.ones((8, 3, 4)))
+    >>> coefficients.shape, heads.rebuild(coefficients).shape
+    ((48,), (8, 3, 4))
+  """
+
+  selection: Selection
+  basis: str = 'dct'
+  shape: tuple[int, ...] = ()
+  stack: tuple[int, ...] = ()
+
+  def __post_init__(self) -> None:
+    if not self.shape:
+      object.__setattr__(self, 'shape', self.selection.shape)
+    if not flattens_to(self._one, self.selection.shape):
+      n, m = self.selection.shape
+      raise ValueError(
+        f'shape: expected {n}×{m} kernels, stacked along the axes '
+        f'{self.stack}, got {self.shape}.'
+      )
+
+  @property
+  def _one(self) -> tuple[int, ...]:
+    """The shape of one kernel of the stack."""
+    return tuple(s for a, s in enumerate(self.shape) if a not in self.stack)
+
+  @property
+  def _stack_shape(self) -> tuple[int, ...]:
+    return tuple(self.shape[axis] for axis in self.stack)
+
+  @property
+  def _coefficient_stack(self) -> tuple[int, ...]:
+    """Where the stack is in the coefficients: the last axis remains so."""
+    last = len(self.shape) - 1
+    return tuple(-1 if axis == last else axis for axis in self.stack)
+
+  @property
+  def copies(self) -> int:
+    """The number of kernels in the stack."""
+    return math.prod(self._stack_shape)
+
+  @property
+  def layout(self) -> tuple[int, ...]:
+    """The shape of the stored coefficients, with the stack."""
+    stacked = (*self._stack_shape, *self.selection.layout)
+    return np.moveaxis(
+      np.broadcast_to(0, stacked),
+      range(len(self.stack)),
+      self._coefficient_stack,
+    ).shape
+
+  def map_coefficients(
+    self, change: Callable[[jax.Array], jax.Array], coefficients: jax.Array
+  ) -> jax.Array:
+    """Changes the coefficients [*selection.layout] of each kernel alike."""
+    front = range(len(self.stack))
+    stacked = jnp.moveaxis(coefficients, self._coefficient_stack, front)
+    for _ in self.stack:
+      change = jax.vmap(change)
+    return jnp.moveaxis(change(stacked), front, self._coefficient_stack)
+
+  def project(self, kernel: jax.Array) -> jax.Array:
+    """The coefficients that come nearest to a kernel, in least squares.
+
+    Args:
+      kernel: [*shape].
+
+    Returns:
+      [*layout].
+
+    Raises:
+      ValueError: for a kernel of another shape.
+    """
+    if kernel.shape != self.shape:
+      raise ValueError(
+        f'kernel: expected shape {self.shape}, got {kernel.shape}.'
+      )
+
+    def project(kernel: jax.Array) -> jax.Array:
+      matrix = kernel.reshape(self.selection.shape)
+      return coefficients_from_kernel(matrix, self.selection, basis=self.basis)
+
+    for _ in self.stack:
+      project = jax.vmap(project)
+    front = range(len(self.stack))
+    return jnp.moveaxis(
+      project(jnp.moveaxis(kernel, self.stack, front)),
+      front,
+      self._coefficient_stack,
+    )
+
+  def rebuild(self, coefficients: jax.Array, method: str = 'auto') -> jax.Array:
+    """The kernel [*shape] of coefficients [*layout].
+
+    Args:
+      coefficients: [*layout].
+      method: see `kernel_from_coefficients`.
+
+    Raises:
+      ValueError: for coefficients of another shape.
+    """
+    if coefficients.shape != self.layout:
+      raise ValueError(
+        f'coefficients: expected shape {self.layout}, got {coefficients.shape}.'
+      )
+
+    def rebuild(coefficients: jax.Array) -> jax.Array:
+      return kernel_from_coefficients(
+        coefficients, self.selection, method, self.basis
+      ).reshape(self._one)
+
+    for _ in self.stack:
+      rebuild = jax.vmap(rebuild)
+    front = range(len(self.stack))
+    stacked = jnp.moveaxis(coefficients, self._coefficient_stack, front)
+    return jnp.moveaxis(rebuild(stacked), front, self.stack)

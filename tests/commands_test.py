@@ -1,0 +1,231 @@
+"""`python -m spectral_jax VERB`, as a user types it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import serialization
+
+from tests.trainer import (
+  REPOSITORY,
+  assert_refused,
+  environment,
+  small,
+  train,
+)
+
+
+def run(*arguments: object, text: Path) -> subprocess.CompletedProcess[str]:
+  return subprocess.run(
+    [sys.executable, '-m', 'spectral_jax', *map(str, arguments)],
+    cwd=REPOSITORY,
+    env=environment(text.parent),
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+def succeed(*arguments: object, text: Path) -> str:
+  result = run(*arguments, text=text)
+  assert result.returncode == 0, result.stderr
+  assert result.stderr == ''
+  return result.stdout
+
+
+def cells(printed: str) -> list[list[str]]:
+  return [line.split() for line in printed.splitlines()]
+
+
+def evaluated(workdir: Path, text: Path) -> float:
+  result = train('--mode=eval', f'--workdir={workdir}', text=text)
+  assert result.returncode == 0, result.stderr
+  _, after = result.stdout.split('loss', 1)
+  return float(after.split()[0])
+
+
+@pytest.fixture(scope='module')
+def dense(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+  workdir = tmp_path_factory.mktemp('dense') / 'run'
+  arguments = ('--config.model.linear.kind=dense', '--config.train.steps=40')
+  result = train(*small(text, workdir, *arguments), text=text)
+  assert result.returncode == 0, result.stderr
+  return workdir
+
+
+def test_inspect(finished: tuple[Path, str], text: Path) -> None:
+  workdir, _ = finished
+  shutil.rmtree(workdir / 'copy', ignore_errors=True)
+  (workdir / 'spectra.png').unlink()
+  header, *rows = cells(succeed('inspect', workdir, text=text))
+  assert header[:3] == ['layer', 'kernel', 'K']
+  assert rows[0][:3] == ['block_0/qkv', '32×96', '1,536']
+  assert len(rows) == 4 + 2
+  for row in rows[:4]:
+    rank, stable = float(row[4]), float(row[5])
+    assert 1 <= stable <= rank == 32
+    assert [0 <= float(part.rstrip('%')) <= 100 for part in row[6:]] == [1] * 3
+  assert (workdir / 'spectra.png').stat().st_size > 0
+
+
+def test_elastic(dense: Path, text: Path) -> None:
+  printed = succeed(
+    'elastic', dense, '--keep=1,0.25', '--selection=random', text=text
+  )
+  _, trained, full, quarter = cells(printed)
+  assert full[1:] == trained[2:]  # 'as trained' is two words
+  assert float(quarter[3]) > float(full[3]) + 0.1
+  assert int(quarter[2].replace(',', '')) == 4 * int(
+    quarter[1].replace(',', '')
+  )
+
+
+def test_a_dense_run_to_spectral_and_back(
+  dense: Path, text: Path, tmp_path: Path
+) -> None:
+  projected, back = tmp_path / 'projected', tmp_path / 'back'
+  printed = succeed('convert', dense, projected, '--keep=0.999', text=text)
+  errors = [float(row[1]) for row in cells(printed)[1:5]]
+  assert 0 < max(errors) < 0.1
+  succeed('convert', projected, back, '--to=dense', text=text)
+  after = float(printed.splitlines()[-2].rpartition(' ')[2])
+  # What convert says is what eval says, of both.
+  assert evaluated(back, text) == pytest.approx(after, abs=2e-4)
+  before = json.loads((dense / 'summary.json').read_text())['validation_loss']
+  assert after == pytest.approx(before, abs=0.01)
+  # The recipe went with it, and training goes on from there.
+  config = json.loads((projected / 'config.json').read_text())
+  assert config['model']['linear']['keep'] == 0.999
+  another = '--config.model.linear.selection=random'
+  assert_refused(
+    train('--mode=eval', f'--workdir={projected}', another, text=text),
+    "linear.selection is 'lowpass' there, 'random' here",
+  )
+  linear = [
+    f'--config.model.linear.{key}={config["model"]["linear"][key]}'
+    for key in ('kind', 'keep', 'selection')
+  ]
+  steps = '--config.train.steps=40'
+  result = train(*small(text, projected, *linear, steps), text=text)
+  assert result.returncode == 0, result.stderr
+  assert 'goes on from' in result.stdout
+  summary = json.loads((projected / 'summary.json').read_text())
+  assert summary['validation_loss'] < before
+
+
+def test_growing_goes_on_from_its_step(
+  finished: tuple[Path, str], text: Path, tmp_path: Path
+) -> None:
+  workdir, _ = finished
+  grown = tmp_path / 'grown'
+  printed = succeed(
+    'convert', workdir, grown, '--keep=1', '--checkpoint=100', text=text
+  )
+  assert 'step 100' in printed
+  (step,) = (grown / 'checkpoints').glob('[0-9]*')
+  old, new = (
+    ocp.StandardCheckpointer().restore(folder / 'default')
+    for folder in (workdir / 'checkpoints' / '100', step)
+  )
+
+  def coefficients(tree: Any) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+      jax.tree_util.keystr(path): leaf
+      for path, leaf in leaves
+      if 'coefficients' in jax.tree_util.keystr(path)
+    }
+
+  before, after = coefficients(old), coefficients(new)
+  assert before.keys() == after.keys()
+  assert any('mu' in path or 'opt_state' in path for path in before)
+  for path, leaf in before.items():
+    assert np.any(leaf != 0)
+    assert np.sort(after[path], None)[-1] == np.max(leaf)
+    assert np.count_nonzero(after[path]) == np.count_nonzero(leaf)
+  result = train(
+    *small(text, grown, '--config.model.linear.keep=1.0'), text=text
+  )
+  assert result.returncode == 0, result.stderr
+  assert 'step 100' in result.stdout
+  rows = (grown / 'metrics.jsonl').read_text().splitlines()
+  assert json.loads(rows[0])['step'] == 110
+
+
+@pytest.mark.parametrize('as_file', [True, False])
+def test_any_flax_parameters(as_file: bool, text: Path, tmp_path: Path) -> None:
+  kernel = jax.random.normal(jax.random.key(0), (2, 8, 12))
+  params = {
+    'mlp': {'kernel': kernel, 'bias': jnp.ones((2, 12))},
+    'head': {'kernel': kernel[0]},
+  }
+  source, out, back = (tmp_path / name for name in ('params', 'out', 'back'))
+  if as_file:
+    source.write_bytes(serialization.msgpack_serialize(jax.device_get(params)))
+  else:
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(source, params)
+  rules = tmp_path / 'rules.json'
+  rules.write_text(json.dumps([{'path': 'mlp', 'keep': 1.0, 'shape': [8, 12]}]))
+  printed = succeed('convert', source, out, f'--rules={rules}', text=text)
+  assert cells(printed)[1][:2] == ['mlp', '2·8×12']
+  succeed('convert', out, back, '--to=dense', text=text)
+  if as_file:
+    restored = serialization.msgpack_restore(back.read_bytes())
+  else:
+    restored = ocp.StandardCheckpointer().restore(back)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), restored, params
+  )
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'expected'),
+  [
+    (['konvert'], '^error: konvert: no such verb; there are convert, elastic'),
+    (['inspect', 'nowhere'], '--workdir: no run in nowhere'),
+    (['inspect', 'x', '--checkpont=1'], "flag 'checkpont'"),
+    (['convert', 'README.md', 'configs'], 'OUT: configs is there already'),
+    (
+      ['convert', 'README.md', 'out', '--rules=pyproject.toml'],
+      '--rules: pyproject.toml holds no list of rules',
+    ),
+    (['convert', 'README.md', 'out', '--to=dense'], 'README.md: cannot be rea'),
+  ],
+)
+def test_a_mistake_gets_one_line(
+  arguments: list[str], expected: str, text: Path
+) -> None:
+  assert_refused(run(*arguments, text=text), expected)
+  assert not (REPOSITORY / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'expected'),
+  [
+    (['--keep=0'], 'linear.keep: expected a fraction above 0'),
+    (['--keep=0.5', '--selection=lowpass'], '--selection: the run has strided'),
+    (['--keep=0.3'], 'a strided selection stores 1/b'),
+  ],
+)
+def test_a_run_that_cannot_be_converted_so(
+  arguments: list[str],
+  expected: str,
+  finished: tuple[Path, str],
+  text: Path,
+  tmp_path: Path,
+) -> None:
+  out = tmp_path / 'out'
+  assert_refused(
+    run('convert', finished[0], out, *arguments, text=text), expected
+  )
+  assert not out.exists()
