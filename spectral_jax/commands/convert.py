@@ -7,11 +7,12 @@ A run, which train.py then evaluates, samples from, and goes on training:
 
 A dense run is projected onto the coefficients, and the error of each layer
 printed; OUT starts at step 0, from these parameters. A spectral run is cut or
-grown to another K in the middle of its training: its step and its optimizer's
-moments go with it. --to=dense rebuilds the kernels, for step 0 of a dense run.
+grown to another K: its step and its optimizer's moments go with it, so that
+from a --checkpoint before its last step, or with --steps=N, training goes on.
+--to=dense rebuilds the kernels, for step 0 of a dense run.
 
-The parameters of any Flax model, as an Orbax checkpoint (a folder) or as Flax's
-msgpack (a file), by rules on the paths of its layers:
+The parameters of any linen model, as an Orbax checkpoint (a folder) or as
+Flax's msgpack (a file), by rules on the paths of its layers:
 
   python -m spectral_jax convert PARAMS OUT --rules=RULES.json
   python -m spectral_jax convert PARAMS OUT --to=dense
@@ -59,6 +60,9 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     'selection', None, list(KINDS), 'Which coefficients; by default lowpass.'
   )
+  flags.DEFINE_integer(
+    'steps', None, 'Of the training in OUT, in all.', lower_bound=1
+  )
   flags.DEFINE_string('rules', None, 'A JSON file of rules.')
 
 
@@ -76,6 +80,8 @@ def run(arguments: list[str]) -> None:
     raise UserError(f'{source}: no such file or folder.')
   if out.exists():
     raise UserError(f'OUT: {out} is there already; name another.')
+  if not out.parent.is_dir():
+    raise UserError(f'OUT: {out.parent} is no folder; make it first.')
   if (source / 'config.json').is_file():
     _convert_run(source, out)
   else:
@@ -118,7 +124,10 @@ def _new_recipe(trained: Run) -> dict[str, Any]:
 
 def _convert_run(source: Path, out: Path) -> None:
   trained = Run.read(source)
-  settings = Settings.from_mapping(_new_recipe(trained))
+  recipe = _new_recipe(trained)
+  recipe['train']['steps'] = flags.FLAGS.steps or recipe['train']['steps']
+  settings = Settings.from_mapping(recipe)
+  workdir.check_data(source, trained.experiment.digest())
   experiment = dataclasses.replace(trained.experiment, settings=settings)
   params = trained.state.params
   if trained.kind == settings.model.linear.kind:
@@ -130,8 +139,8 @@ def _convert_run(source: Path, out: Path) -> None:
     layers = layers_of(experiment)
     _print_errors(projection_errors(params, layers))
     state = _fresh_state(experiment, to_spectral(params, layers))
-  workdir.claim(out, settings, experiment.digest(), experiment.tokenizer)
   score = experiment.score(state.params, 'validation')
+  workdir.claim(out, settings, experiment.digest(), experiment.tokenizer)
   with Checkpoints(out) as checkpoints:
     checkpoints.save(state, score.loss)
   print(f'step {int(state.step)}, validation loss {score.loss:.4f}')
@@ -144,9 +153,11 @@ def _fresh_state(experiment: Experiment, params: Any) -> TrainState:
 
 def _convert_parameters(source: Path, out: Path) -> None:
   values = flags.FLAGS
-  if values.keep is not None or values.selection is not None:
+  if any(values[flag].present for flag in ('keep', 'selection', 'steps')):
     raise UserError(f'{source}: no run; give --rules in place of --keep.')
   to_be_dense = values.to == 'dense'
+  if to_be_dense and values.rules is not None:
+    raise UserError('--to=dense: takes no --rules; OUT.layers.json has them.')
   rules = [] if to_be_dense else parameter_files.read_rules(values.rules)
   params = parameter_files.read(source)
   try:
@@ -160,6 +171,6 @@ def _convert_parameters(source: Path, out: Path) -> None:
       _print_errors(projection_errors(params, layers))
   except ValueError as error:
     raise UserError(f'{source}: {error}') from None
-  parameter_files.write(converted, out, like=source)
   if not to_be_dense:
-    parameter_files.write_layers(layers, out)
+    parameter_files.write_layers(layers, out)  # first: OUT is useless without
+  parameter_files.write(converted, out, like=source)

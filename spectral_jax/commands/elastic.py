@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> None:
     UserError: if there is no run, or its K cannot be so.
   """
   directory = one_argument(arguments)
-  keeps = [fraction(text) for text in flags.FLAGS.keep]
+  keeps = [fraction(text) for text in flags.FLAGS.keep or ['']]
   trained = Run.read(directory)
   if trained.kind == 'low_rank':
     raise UserError(

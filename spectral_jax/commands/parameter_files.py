@@ -39,6 +39,8 @@ def read(path: Path) -> Any:
           ),
         )
     tree = serialization.msgpack_restore(path.read_bytes())
+    if not isinstance(tree, dict):
+      raise TypeError(f'it holds {type(tree).__name__}, no dictionary')
     return jax.tree.map(jnp.asarray, tree)
   except Exception as error:  # of many kinds
     line = (str(error).strip().splitlines() or [''])[0]
@@ -49,12 +51,22 @@ def read(path: Path) -> Any:
 
 
 def write(params: Any, path: Path, *, like: Path) -> None:
-  """Writes a tree in the format of another one's file or folder."""
-  if like.is_dir():
-    with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(path.absolute(), params)
-    return
-  path.write_bytes(serialization.msgpack_serialize(jax.device_get(params)))
+  """Writes a tree in the format of another one's file or folder.
+
+  Raises:
+    UserError: if it cannot.
+  """
+  try:
+    if like.is_dir():
+      with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), params)
+      return
+    temporary = path.with_name(path.name + '.tmp')
+    data = serialization.msgpack_serialize(jax.device_get(params))
+    temporary.write_bytes(data)
+    temporary.replace(path)
+  except OSError as error:
+    raise UserError(f'OUT: {path}: {error.strerror}; name another.') from None
 
 
 def read_rules(path: str | None) -> list[Rule]:
@@ -67,9 +79,11 @@ def read_rules(path: str | None) -> list[Rule]:
     raise UserError('--rules: missing; name a JSON file of rules.')
   try:
     entries: Any = json.loads(Path(path).expanduser().read_text())
+    if not isinstance(entries, list) or not entries:
+      raise TypeError('expected [{"path": …, "keep": …}, …]')
     for entry in entries:
-      if 'shape' in entry:
-        entry['shape'] = tuple(entry['shape'])
+      if entry.get('keep') is not None and entry['keep'] == 1:
+        entry['keep'] = 1.0  # JSON has one kind of number: all, not one
     return [Rule(**entry) for entry in entries]
   except (OSError, ValueError, TypeError, AttributeError) as error:
     raise UserError(

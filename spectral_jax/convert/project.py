@@ -1,4 +1,4 @@
-"""Parameter trees of any Flax model: dense to spectral, and back."""
+"""Parameter trees of any linen model: dense to spectral, and back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
+from flax.core import FrozenDict
 
 from spectral_jax.layers.rules import Rule, check_all_match, first_match
 from spectral_jax.layers.spectral_kernel import (
@@ -18,51 +19,62 @@ from spectral_jax.layers.spectral_kernel import (
 Layers = Mapping[str, SpectralKernel]
 
 
-def find_layer(layers: Layers, path: str) -> str | None:
-  """The layer of a folder in a tree: its longest ending that is one.
+Keys = tuple[Any, ...]
 
-  A tree may have the parameters deeper down, as {'params': …} has, and as an
-  optimizer's state has its moments.
+
+def _flatten(params: Any) -> tuple[dict[Keys, Any], dict[str, Keys]]:
+  """The leaves of a tree by their keys, and the keys by the model's paths.
+
+  The model's parameters are those in {'params': …}, or the whole tree.
   """
-  names = path.split('/')
-  endings = ('/'.join(names[k:]) for k in range(len(names) + 1))
-  return next((ending for ending in endings if ending in layers), None)
+  params = nn.meta.unbox(params)
+  if not isinstance(params, dict | FrozenDict) or 'opt_state' in params:
+    raise ValueError(
+      "params: expected the nested dictionary of a linen model's parameters, "
+      f'got {type(params).__name__}; of a train state give the params, for an '
+      'NNX model see spectral_jax.nnx.'
+    )
+  leaves = traverse_util.flatten_dict(params, keep_empty_nodes=True)
+  root = ('params',) if 'params' in params else ()
+  paths = {
+    '/'.join(map(str, keys[len(root) :])): keys
+    for keys in leaves
+    if keys[: len(root)] == root
+  }
+  return leaves, paths
 
 
-def _flatten(params: Any) -> dict[str, Any]:
-  flat: dict[str, Any] = traverse_util.flatten_dict(
-    nn.meta.unbox(params), sep='/'
-  )
-  return flat
+def _change(
+  params: Any,
+  layers: Layers,
+  name: str,
+  change: Callable[[SpectralKernel, jax.Array], Any],
+) -> tuple[dict[Keys, Any], dict[Keys, Any]]:
+  """The tree without the layers' leaves `name`, and what each is changed to."""
+  leaves, paths = _flatten(params)
+  changed = {}
+  for layer, kernel in layers.items():
+    keys = paths.get(f'{layer}/{name}'.lstrip('/'))
+    if keys is None:
+      raise ValueError(f'params: expected {name!r} in {layer!r}; it has none.')
+    try:
+      changed[keys] = change(kernel, leaves.pop(keys))
+    except ValueError as error:
+      raise ValueError(f'{layer}: {error}') from None
+  return leaves, changed
 
 
 def _replace(
   params: Any,
   layers: Layers,
-  old: str,
-  new: str,
-  change: Callable[[SpectralKernel, jax.Array], Any],
+  names: tuple[str, str],
+  change: Callable[[SpectralKernel, jax.Array], jax.Array],
 ) -> Any:
-  """Puts a leaf `new` in place of each layer's leaf `old`."""
-  flat = _flatten(params)
-  missing, changed = set(layers), {}
-  for path, leaf in flat.items():
-    folder, _, name = path.rpartition('/')
-    layer = find_layer(layers, folder) if name == old else None
-    if layer is None:
-      changed[path] = leaf
-      continue
-    missing.discard(layer)
-    try:
-      changed[f'{folder}/{new}'.lstrip('/')] = change(layers[layer], leaf)
-    except ValueError as error:
-      raise ValueError(f'{layer}: {error}') from None
-  if missing:
-    raise ValueError(
-      f'params: expected {old!r} in {", ".join(sorted(missing))}; there is '
-      'none.'
-    )
-  return traverse_util.unflatten_dict(changed, sep='/')
+  """Puts leaves of the second name in place of those of the first."""
+  leaves, changed = _change(params, layers, names[0], change)
+  for keys, leaf in changed.items():
+    leaves[(*keys[:-1], names[1])] = leaf
+  return traverse_util.unflatten_dict(leaves)
 
 
 def match_layers(
@@ -75,7 +87,7 @@ def match_layers(
   here its rule must say the `shape` of the matrix.
 
   Args:
-    params: the parameters of any Flax model, {'params': …} or what is in it.
+    params: the parameters of any linen model, {'params': …} or what is in it.
     rules: the first that matches the path of a `kernel`'s layer counts.
 
   Returns:
@@ -90,11 +102,11 @@ def match_layers(
     >>> layers['mlp'].selection.count
     32
   """
-  flat = _flatten(params.get('params', params))
+  leaves, paths = _flatten(params)
   kernels = {
-    path.removesuffix('kernel').rstrip('/'): leaf.shape
-    for path, leaf in flat.items()
-    if path.split('/')[-1] == 'kernel' and leaf.ndim > 1
+    path.removesuffix('kernel').rstrip('/'): leaves[keys].shape
+    for path, keys in paths.items()
+    if keys[-1:] == ('kernel',) and leaves[keys].ndim > 1
   }
   check_all_match(rules, kernels)
   layers = {}
@@ -148,7 +160,7 @@ def to_spectral(params: Any, layers: Layers) -> Any:
     True
   """
   return _replace(
-    params, layers, 'kernel', 'coefficients', SpectralKernel.project
+    params, layers, ('kernel', 'coefficients'), SpectralKernel.project
   )
 
 
@@ -173,7 +185,7 @@ def to_dense(params: Any, layers: Layers) -> Any:
     [1.0, 1.0, 1.0, 1.0]
   """
   return _replace(
-    params, layers, 'coefficients', 'kernel', SpectralKernel.rebuild
+    params, layers, ('coefficients', 'kernel'), SpectralKernel.rebuild
   )
 
 
@@ -194,16 +206,11 @@ def projection_errors(params: Any, layers: Layers) -> dict[str, float]:
     >>> projection_errors({'mlp': {'kernel': kernel}}, {'mlp': layer})
     {'mlp': 0.5}
   """
-  errors = {}
 
-  def measure(kernel: SpectralKernel, leaf: jax.Array) -> jax.Array:
-    rest = leaf - kernel.rebuild(kernel.project(leaf))
-    return jnp.linalg.norm(rest) / jnp.maximum(jnp.linalg.norm(leaf), 1e-30)
+  def error(kernel: SpectralKernel, leaf: jax.Array) -> float:
+    wide = jnp.asarray(leaf, jnp.promote_types(leaf.dtype, jnp.float32))
+    lost = jnp.linalg.norm(wide - kernel.rebuild(kernel.project(wide)))
+    return round(float(lost / jnp.maximum(jnp.linalg.norm(wide), 1e-30)), 7)
 
-  measured = _replace(params, layers, 'kernel', 'error', measure)
-  for path, leaf in _flatten(measured).items():
-    folder, _, name = path.rpartition('/')
-    layer = find_layer(layers, folder)
-    if name == 'error' and layer is not None:
-      errors[layer] = round(float(leaf), 7)
-  return errors
+  _, errors = _change(params, layers, 'kernel', error)
+  return dict(zip(layers, errors.values(), strict=True))

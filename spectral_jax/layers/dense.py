@@ -88,7 +88,7 @@ class SpectralDense(nn.Module):
     stored = self.stored(jnp.shape(inputs))
     coefficients = self.param(
       'coefficients',
-      coefficients_init(self.kernel_init, stored.selection, self.basis),
+      coefficients_init(self.kernel_init, stored),
       stored.layout,
       self.param_dtype,
     )

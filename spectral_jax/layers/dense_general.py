@@ -5,7 +5,7 @@ N = ∏I and M = ∏O are the sides of the matrix that a kernel flattens to.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -21,7 +21,7 @@ from spectral_jax.layers.spectral_kernel import SpectralKernel
 
 
 def _as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
-  return (value,) if isinstance(value, int) else tuple(value)
+  return tuple(value) if isinstance(value, Iterable) else (value,)
 
 
 class SpectralDenseGeneral(nn.Module):
@@ -86,7 +86,7 @@ class SpectralDenseGeneral(nn.Module):
   def _axes(self, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The contracted and the batch axes of inputs, none negative, sorted."""
     axis, batch = (
-      tuple(sorted(a % ndim for a in _as_tuple(axes)))
+      tuple(sorted(a if a >= 0 else ndim + a for a in _as_tuple(axes)))
       for axes in (self.axis, self.batch_dims)
     )
     if batch != tuple(range(len(batch))):
@@ -118,7 +118,7 @@ class SpectralDenseGeneral(nn.Module):
     features = _as_tuple(self.features)
     coefficients = self.param(
       'coefficients',
-      coefficients_init(self.kernel_init, stored.selection, self.basis, stack),
+      coefficients_init(self.kernel_init, stored),
       stored.layout,
       self.param_dtype,
     )

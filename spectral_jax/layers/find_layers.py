@@ -10,23 +10,7 @@ from flax import traverse_util
 from spectral_jax.core.selection import Selection
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.dense_general import SpectralDenseGeneral
-from spectral_jax.layers.spectral_kernel import SpectralKernel, stack_axes
-
-
-def _stacked(kernel: SpectralKernel, shape: tuple[int, ...]) -> SpectralKernel:
-  """The same with the stack that its coefficients [*shape] have in the tree."""
-  axes = stack_axes(shape, lambda one: one == kernel.layout)
-  full = list(kernel.shape)
-  stack = []
-  for axis in axes:
-    place = len(full) if axis == len(shape) - 1 else axis
-    full.insert(place, shape[axis])
-    stack.append(place)
-  inner = [a for a in range(len(full)) if a not in stack]
-  stack += [inner[axis] for axis in kernel.stack]
-  return SpectralKernel(
-    kernel.selection, kernel.basis, tuple(full), tuple(sorted(stack))
-  )
+from spectral_jax.layers.spectral_kernel import SpectralKernel
 
 
 def layer_path(layer: nn.Module) -> str:
@@ -42,24 +26,51 @@ def layer_path(layer: nn.Module) -> str:
   return '/'.join([*scope.path, *reversed(names)])
 
 
+# Part of jit's cache key: each search traces anew what the model compiles.
+_SEARCH = jax.make_user_context(None)
+_PROBE = 'kernel_axes'
+_UNUSUAL = 10**6 + 3  # no axis that layers are stacked along is as long
+
+
 def _trace(
   model: nn.Module, *args: Any, **kwargs: Any
 ) -> tuple[dict[str, SpectralKernel], Any]:
-  """What each layer stores, as it sees itself, and the model's variables."""
+  """What each layer stores, as it sees itself, and the model's variables.
+
+  Beside the coefficients the variables have an abstract parameter with axes of
+  unusual sizes in place of the kernel's, which shows where a model stacks it.
+  """
   found: dict[str, SpectralKernel] = {}
 
   def note(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
     layer = context.module
     spectral = isinstance(layer, SpectralDense | SpectralDenseGeneral)
-    if spectral and context.method_name == '__call__':
-      inputs = args[0] if args else kwargs['inputs']
-      found[layer_path(layer)] = layer.stored(jnp.shape(inputs))
-    return next_fun(*args, **kwargs)
+    if not spectral or context.method_name != '__call__':
+      return next_fun(*args, **kwargs)
+    inputs = args[0] if args else kwargs['inputs']
+    outputs = next_fun(*args, **kwargs)
+    stored = layer.stored(jnp.shape(inputs))
+    if not layer.scope.has_variable('params', _PROBE):  # not its second call
+      axes = tuple(_UNUSUAL + axis for axis in range(len(stored.shape)))
+      layer.scope.param(_PROBE, lambda _: jnp.zeros(axes, jnp.int8))
+    found[layer_path(layer)] = stored
+    return outputs
 
-  with nn.intercept_methods(note):
+  with _SEARCH(object()), nn.intercept_methods(note):
     return found, jax.eval_shape(
       lambda: model.init(jax.random.key(0), *args, **kwargs)
     )
+
+
+def _stacked(stored: SpectralKernel, probe: tuple[int, ...]) -> SpectralKernel:
+  """The same with the stack that a model makes of the layer."""
+  one = dict(enumerate(stored.shape))
+  shape = tuple(one.get(size - _UNUSUAL, size) for size in probe)
+  outer = [axis for axis, size in enumerate(probe) if size < _UNUSUAL]
+  inner = [probe.index(_UNUSUAL + axis) for axis in stored.stack]
+  return SpectralKernel(
+    stored.selection, stored.basis, shape, tuple(sorted(outer + inner))
+  )
 
 
 def find_layers(
@@ -79,6 +90,9 @@ def find_layers(
     For each path, as `block_0/attention/query`, its `SpectralKernel`. A stack
     of scanned layers counts as one, with a stack of kernels.
 
+  Raises:
+    ValueError: for a layer whose parameters are not at its path.
+
   Example:
     >>> model = nn.Sequential([SpectralDense(8, keep=0.25), nn.Dense(2)])
     >>> found = find_layers(model, jnp.ones((1, 4)))
@@ -86,12 +100,19 @@ def find_layers(
     {'layers_0': 8}
   """
   found, variables = _trace(model, *args, **kwargs)
-  params = nn.meta.unbox(variables)['params']
-  leaves = traverse_util.flatten_dict(params, sep='/')
-  return {
-    path: _stacked(kernel, leaves[f'{path}/coefficients'.lstrip('/')].shape)
-    for path, kernel in found.items()
+  params = nn.meta.unbox(variables).get('params', {})
+  probes = {
+    '/'.join(path[:-1]): leaf.shape
+    for path, leaf in traverse_util.flatten_dict(params).items()
+    if path[-1] == _PROBE
   }
+  if found.keys() != probes.keys():
+    lost = ', '.join(sorted(found.keys() - probes.keys()))
+    raise ValueError(
+      f'model: the parameters of {lost} lie elsewhere; a wrapper of layers, as '
+      'nn.WeightNorm, cannot hold spectral ones.'
+    )
+  return {path: _stacked(found[path], probes[path]) for path in found}
 
 
 def find_selections(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -114,11 +135,19 @@ def find_selections(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
   """
   found, variables = _trace(model, *args, **kwargs)
 
-  def selection(path: Any, _: Any) -> Selection | None:
-    _, *layer, name = (entry.key for entry in path)
-    kernel = found.get('/'.join(layer))
-    return kernel.selection if kernel and name == 'coefficients' else None
+  selections: dict[str, Selection | None] = {
+    f'params/{path}/coefficients'.replace('//', '/'): stored.selection
+    for path, stored in found.items()
+  }
 
+  def selection(path: Any, _: Any) -> Selection | None:
+    keys = jax.tree_util.keystr(path, simple=True, separator='/')
+    return selections.get(keys)
+
+  flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
+  own = {path: leaf for path, leaf in flat.items() if path[-1] != _PROBE}
   return jax.tree_util.tree_map_with_path(
-    selection, variables, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata)
+    selection,
+    traverse_util.unflatten_dict(own),
+    is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata),
   )

@@ -7,17 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
-from spectral_jax.core.reconstruct import coefficients_from_kernel
-from spectral_jax.core.selection import Selection
+from spectral_jax.layers.spectral_kernel import SpectralKernel
 
 Initializer = Callable[..., jax.Array]
 
 
 def coefficients_init(
-  kernel_init: Initializer,
-  selection: Selection,
-  basis: str = 'dct',
-  stack: tuple[int, ...] = (),
+  kernel_init: Initializer, stored: SpectralKernel
 ) -> Initializer:
   """An initializer for coefficients, from one for kernels [N, M].
 
@@ -28,29 +24,20 @@ def coefficients_init(
   Flax partitions it, are dropped: coefficients have no such axes.
 
   Args:
-    kernel_init: of a kernel. Where several are stacked, of all of them under
-      one another, as Flax draws the kernels of `DenseGeneral`.
-    selection: the positions, the same for each of a stack.
-    basis: of the coefficients.
-    stack: S, the shape of a stack of kernels. Coefficients are [*S, *layout].
+    kernel_init: of a kernel; of a stack's, all under one another, [S·N, M], as
+      Flax draws the kernels of `DenseGeneral`.
+    stored: what is stored of the kernel. Its stack leads.
   """
 
   def init(
     key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
   ) -> jax.Array:
-    if shape != (*stack, *selection.layout):
-      raise ValueError(
-        f'shape: expected {(*stack, *selection.layout)}, got {shape}.'
-      )
-    n, m = selection.shape
-    drawn = meta.unbox(kernel_init(key, (math.prod(stack) * n, m), dtype))
-
-    def project(kernel: jax.Array) -> jax.Array:
-      return coefficients_from_kernel(kernel, selection, basis=basis)
-
-    for _ in stack:
-      project = jax.vmap(project)
-    coefficients = project(drawn.reshape(*stack, n, m))
-    return coefficients * jnp.asarray(selection.fraction**-0.5, dtype)
+    if shape != stored.layout:
+      raise ValueError(f'shape: expected {stored.layout}, got {shape}.')
+    n, m = stored.selection.shape
+    drawn = meta.unbox(kernel_init(key, (stored.copies * n, m), dtype))
+    coefficients = stored.project(drawn.reshape(stored.shape))
+    scale = math.sqrt(1 / stored.selection.fraction)
+    return coefficients * jnp.asarray(scale, dtype)
 
   return init

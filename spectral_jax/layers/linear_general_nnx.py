@@ -6,7 +6,7 @@ N = ∏I and M = ∏O are the sides of the matrix that a kernel flattens to.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -33,7 +33,7 @@ NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
 def _as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
-  return (value,) if isinstance(value, int) else tuple(value)
+  return tuple(value) if isinstance(value, Iterable) else (value,)
 
 
 def _sorted_axes(axes: Sequence[int], ndim: int) -> tuple[int, ...]:
@@ -169,9 +169,7 @@ class SpectralLinearGeneral(nnx.Module):
       drawn: Any = kernel_init(*args)
       return drawn.raw_value if _is_boxed(drawn) else drawn
 
-    init = coefficients_init(
-      raw_kernel_init, self.stored.selection, basis, shape_B
-    )
+    init = coefficients_init(raw_kernel_init, self.stored)
     coefficients = init(rngs.params(), self.stored.layout, param_dtype)
     # Only traced: a method that cannot be is refused now, not when called.
     jax.eval_shape(lambda c: self.stored.rebuild(c, method), coefficients)

@@ -24,8 +24,8 @@ class Rule:
     keep: the fraction of N·M coefficients to store (float, 0 < keep ≤ 1), or K
       (int); None: the layer stays dense.
     selection: which coefficients, see `Selection`.
-    seed: draws the positions, together with the path, so that no two layers
-      have the same ones. (The layers of a scanned stack share a path.)
+    seed: draws the positions, together with the path: each layer has its own
+      seed, but the layers of a scanned stack share a path.
     method: how the kernel is rebuilt, see `kernel_from_coefficients`.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
     shape: (N, M) of the matrix that a kernel of more than two axes flattens to.
@@ -68,6 +68,16 @@ class Rule:
     if self.keep is not None:
       # A fraction is checked here, a count against each layer's kernel.
       Selection.of('random', (2**15, 2**15), self.keep)
+    if self.method == 'idctn' and self.basis != 'dct':
+      raise ValueError(
+        f"method: 'idctn' has no basis but 'dct', got {self.basis!r}; take "
+        "'gemm'."
+      )
+    if self.shape is not None:
+      sizes = tuple(self.shape)  # a list could not be hashed
+      if len(sizes) != 2 or min(sizes) < 1:
+        raise ValueError(f'shape: expected (N, M), got {self.shape}.')
+      object.__setattr__(self, 'shape', sizes)
     if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
       raise ValueError(f'seed: expected 0 to 2³² − 1, got {self.seed!r}.')
 

@@ -40,8 +40,25 @@ def stack_axes(
 
 def flattens_to(shape: Sequence[int], matrix: tuple[int, int]) -> bool:
   """Whether leading axes multiply to N, and the others to M."""
-  sides = ((math.prod(shape[:k]), math.prod(shape[k:])) for k in range(1, 99))
-  return matrix in itertools.islice(sides, max(len(shape) - 1, 0))
+  splits = range(1, len(shape))
+  return any(
+    (math.prod(shape[:k]), math.prod(shape[k:])) == matrix for k in splits
+  )
+
+
+def _map_stack(
+  change: Callable[[jax.Array], jax.Array],
+  stacked: jax.Array,
+  before: Sequence[int],
+  after: Sequence[int],
+) -> jax.Array:
+  """Changes each array of a stack alike; its axes lie at `before`, `after`."""
+  for _ in before:
+    change = jax.vmap(change)
+  front = range(len(before))
+  return jnp.moveaxis(
+    change(jnp.moveaxis(stacked, before, front)), front, after
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +131,8 @@ class SpectralKernel:
     self, change: Callable[[jax.Array], jax.Array], coefficients: jax.Array
   ) -> jax.Array:
     """Changes the coefficients [*selection.layout] of each kernel alike."""
-    front = range(len(self.stack))
-    stacked = jnp.moveaxis(coefficients, self._coefficient_stack, front)
-    for _ in self.stack:
-      change = jax.vmap(change)
-    return jnp.moveaxis(change(stacked), front, self._coefficient_stack)
+    place = self._coefficient_stack
+    return _map_stack(change, coefficients, place, place)
 
   def project(self, kernel: jax.Array) -> jax.Array:
     """The coefficients that come nearest to a kernel, in least squares.
@@ -141,14 +155,7 @@ class SpectralKernel:
       matrix = kernel.reshape(self.selection.shape)
       return coefficients_from_kernel(matrix, self.selection, basis=self.basis)
 
-    for _ in self.stack:
-      project = jax.vmap(project)
-    front = range(len(self.stack))
-    return jnp.moveaxis(
-      project(jnp.moveaxis(kernel, self.stack, front)),
-      front,
-      self._coefficient_stack,
-    )
+    return _map_stack(project, kernel, self.stack, self._coefficient_stack)
 
   def rebuild(self, coefficients: jax.Array, method: str = 'auto') -> jax.Array:
     """The kernel [*shape] of coefficients [*layout].
@@ -170,8 +177,6 @@ class SpectralKernel:
         coefficients, self.selection, method, self.basis
       ).reshape(self._one)
 
-    for _ in self.stack:
-      rebuild = jax.vmap(rebuild)
-    front = range(len(self.stack))
-    stacked = jnp.moveaxis(coefficients, self._coefficient_stack, front)
-    return jnp.moveaxis(rebuild(stacked), front, self.stack)
+    return _map_stack(
+      rebuild, coefficients, self._coefficient_stack, self.stack
+    )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.dense_general import SpectralDenseGeneral
@@ -23,26 +24,28 @@ def _dense_class(layer: nn.Module) -> type[nn.Module] | None:
   return None
 
 
+# The rules that hold, as a part of jit's cache key: what was compiled under
+# others, or none, is compiled anew.
+_RULES = jax.make_user_context(None)
+
+
 @contextlib.contextmanager
 def spectralize(rules: Sequence[Rule]) -> Iterator[None]:
   """Stores coefficients in the `Dense` and `DenseGeneral` layers of any model.
 
   Within it, `init` and `apply` of any linen model run `SpectralDense` or
   `SpectralDenseGeneral` in place of each layer whose path a rule matches: it
-  has `coefficients` where the dense layer has `kernel`, and nothing else
-  changes. That holds inside Flax's own layers (`MultiHeadDotProductAttention`)
-  and under `jit`, `scan` and `remat` too. Subclasses with a `__call__` of their
-  own are left as they are.
-
-  A function that `jit` has compiled outside of it stays dense inside, and
-  the reverse; `Spectralized` has no such trap.
+  has `coefficients` where the dense layer has `kernel`. That holds inside
+  Flax's own layers (`MultiHeadDotProductAttention`) and under `jit`, `scan` and
+  `remat` too. Subclasses with a `__call__` of their own are left as they are.
+  Of nested contexts the innermost counts alone.
 
   Args:
     rules: the first that matches a path counts.
 
   Raises:
-    ValueError: on leaving, if parameters were initialised and a rule matched
-      no layer; for a layer that cannot be stored as its rule says.
+    ValueError: on leaving, if layers were initialised and a rule matched none
+      of them; for a layer that cannot be stored as its rule says.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -53,12 +56,22 @@ def spectralize(rules: Sequence[Rule]) -> Iterator[None]:
     {'bias': (8,), 'coefficients': (8,)}
   """
   rules = tuple(rules)
+  with _replacing(rules) as initialized:
+    yield
+  if initialized:
+    check_all_match(rules, initialized)
+
+
+@contextlib.contextmanager
+def _replacing(rules: tuple[Rule, ...]) -> Iterator[list[str]]:
+  """Replaces layers; tells the paths of those that are initialised."""
   initialized: list[str] = []
 
   def swap(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
     layer = context.module
     dense = _dense_class(layer)
-    if dense is None or context.method_name != '__call__':
+    innermost = _RULES.value is rules
+    if dense is None or context.method_name != '__call__' or not innermost:
       return next_fun(*args, **kwargs)
     path = layer_path(layer)
     if layer.is_initializing():
@@ -80,10 +93,8 @@ def spectralize(rules: Sequence[Rule]) -> Iterator[None]:
     except ValueError as error:
       raise ValueError(f'{path}: {error}') from error
 
-  with nn.intercept_methods(swap):
-    yield
-  if initialized:
-    check_all_match(rules, initialized)
+  with _RULES(rules), nn.intercept_methods(swap):
+    yield initialized
 
 
 class Spectralized(nn.Module):
@@ -91,7 +102,7 @@ class Spectralized(nn.Module):
 
   It has the methods `init` and `apply` of any module, the parameter tree of the
   model itself (but for `coefficients` in place of `kernel`), and is trained as
-  it is. Only `__call__` is passed on; for other methods use `spectralize`.
+  it is. Only `__call__` is passed on; around other methods put `spectralize`.
 
   Attributes:
     model: any linen module.
@@ -122,5 +133,9 @@ class Spectralized(nn.Module):
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
     """What the model's `__call__` returns."""
-    with spectralize(self.rules):
-      return self.model(*args, **kwargs)
+    rules = tuple(self.rules)
+    with _replacing(rules) as initialized:
+      outputs = self.model(*args, **kwargs)
+    if self.is_initializing():
+      check_all_match(rules, initialized)
+    return outputs

@@ -30,8 +30,9 @@ def spectralize(
 
   It changes the model in place: each layer of exactly these classes whose path
   a rule matches becomes a `SpectralLinear` or `SpectralLinearGeneral`, with
-  `coefficients` where it had `kernel`, and nothing else changes; that holds
-  inside Flax's own layers (`MultiHeadAttention`) too. A layer that is used in
+  `coefficients` where it had `kernel`; that holds inside Flax's own layers
+  (`MultiHeadAttention`) too. Attributes that somebody has added to a layer do
+  not come along. A layer that is used in
   several places remains one, and goes by the path that `nnx.state` gives it.
   Layers stacked by `nnx.vmap` along leading axes share a path and positions.
 

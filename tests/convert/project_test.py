@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from spectral_jax.convert.project import (
   match_layers,
@@ -122,6 +123,74 @@ def test_a_tree_alone_by_rules() -> None:
   )
 
 
+def test_a_rule_is_for_its_own_path_alone() -> None:
+  params = {'mlp': {'kernel': draw(4, 6)}}
+  params['enc'] = dict(params)
+  layers = match_layers(params, [Rule('mlp', keep=0.5)])
+  assert layers.keys() == {'mlp'}
+  projected = to_spectral({'params': params, 'cache': {}}, layers)
+  assert projected['cache'] == {}
+  assert projected['params']['enc']['mlp'].keys() == {'kernel'}
+  assert projected['params']['mlp'].keys() == {'coefficients'}
+
+
+@pytest.mark.parametrize(
+  'tree',
+  [{'params': {}, 'opt_state': {}}, [draw(2)], draw(2), nnx.State({})],
+  ids=['train state', 'list', 'array', 'nnx'],
+)
+def test_what_is_no_parameters_is_refused(tree: Any) -> None:
+  with pytest.raises(ValueError, match=r'^params: expected the nested dict'):
+    to_spectral(tree, {})
+  with pytest.raises(ValueError, match=r'^params: expected the nested dict'):
+    match_layers(tree, [])
+
+
+@pytest.mark.parametrize('axis', [0, 1, -1])
+def test_a_stack_on_any_axis(axis: int) -> None:
+  """As many layers as features: sizes alone could not tell the axes."""
+  model = nn.scan(
+    Scanned,
+    variable_axes={'params': axis},
+    split_rngs={'params': True},
+    length=8,
+  )()
+  x = draw(2, 8)
+  spectral = Spectralized(model, [Rule('.*', keep=1.0, selection='lowpass')])
+  layers = find_layers(spectral, x)
+  variables = model.init(jax.random.key(0), x)
+  projected = to_spectral(variables, layers)
+  shapes = jax.tree.map(jnp.shape, projected)
+  abstract = jax.eval_shape(spectral.init, jax.random.key(0), x)
+  assert shapes == jax.tree.map(jnp.shape, abstract)
+  outputs, _ = model.apply(variables, x)
+  np.testing.assert_allclose(
+    spectral.apply(projected, x)[0], outputs, atol=1e-4
+  )
+  back = to_dense(projected, layers)
+  np.testing.assert_allclose(
+    back['params']['Dense_0']['kernel'],
+    variables['params']['Dense_0']['kernel'],
+    atol=1e-5,
+  )
+
+
+class Scanned(nn.Module):
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
+    return nn.Dense(8)(x), None
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_errors_of_narrow_kernels_are_taken_in_float32(dtype: Any) -> None:
+  layer = SpectralKernel(Selection.of('random', (256, 256), 0.75))
+  kernel = jax.random.normal(jax.random.key(0), (256, 256)).astype(dtype)
+  (error,) = projection_errors({'a': {'kernel': kernel}}, {'a': layer}).values()
+  assert error == pytest.approx(0.5, abs=0.01)
+  zero = projection_errors({'a': {'kernel': 0 * kernel}}, {'a': layer})
+  assert zero == {'a': 0.0}
+
+
 def test_boxed_parameters_are_taken_out() -> None:
   layers = {'a': SpectralKernel(Selection.of('random', (4, 6), 0.5))}
   boxed = {'a': {'kernel': nn.Partitioned(draw(4, 6), ('x', None))}}
@@ -134,9 +203,12 @@ LAYERS = {'a/b': SpectralKernel(Selection.of('random', (4, 6), 0.5))}
 @pytest.mark.parametrize(
   ('params', 'expected'),
   [
-    ({'a': {'c': {'kernel': draw(4, 6)}}}, "^params: expected 'kernel' in a/b"),
+    (
+      {'a': {'c': {'kernel': draw(4, 6)}}},
+      "^params: expected 'kernel' in 'a/b'",
+    ),
     ({'a': {'b': {'kernel': draw(6, 4)}}}, r'^a/b: kernel: expected shape'),
-    ({'b': {'kernel': draw(4, 6)}}, "^params: expected 'kernel' in a/b"),
+    ({'b': {'kernel': draw(4, 6)}}, "^params: expected 'kernel' in 'a/b'"),
   ],
 )
 def test_parameters_of_another_model_are_refused(

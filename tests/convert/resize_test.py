@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
+import spectral_jax.nnx
 from spectral_jax.convert.resize import resize, with_keep
 from spectral_jax.core.selection import KINDS, Selection
 from spectral_jax.layers.find_layers import find_layers, find_selections
@@ -101,6 +103,7 @@ def test_leaves_of_other_shapes_stay() -> None:
   old = {'a': SpectralKernel(Selection.of('random', (4, 4), 0.5))}
   state = {
     'plane': {'a': {'coefficients': jnp.ones((4, 4))}},
+    'norm': {'a': {'coefficients': jnp.ones(1)}},
     'moment': {'a': {'coefficients': jnp.ones(8), 'bias': jnp.ones(8)}},
     'count': jnp.zeros(()),
   }
@@ -109,14 +112,40 @@ def test_leaves_of_other_shapes_stay() -> None:
   assert shapes['moment']['a'] == {'coefficients': (4,), 'bias': (8,)}
 
 
-def test_the_longest_path_is_the_layer() -> None:
+def test_each_path_is_its_own_layer() -> None:
   layer = SpectralKernel(Selection.of('random', (4, 4), 0.5))
   old = {'a': layer, 'b/a': layer}
-  tree = {'a': {'coefficients': jnp.ones(8)}}
-  new = with_keep({'a': layer}, 0.25) | with_keep({'b/a': layer}, 1.0)
-  shapes = jax.tree.map(jnp.shape, resize({**tree, 'b': tree}, old, new))
+  tree = {'params': {'a': {'coefficients': jnp.ones(8)}}}
+  tree['params']['b'] = dict(tree['params'])
+  new = with_keep({'a': layer}, 0.25)  # says nothing of b/a
+  shapes = jax.tree.map(jnp.shape, resize(tree, old, new))['params']
   assert shapes['a']['coefficients'] == (4,)
-  assert shapes['b']['a']['coefficients'] == (16,)
+  assert shapes['b']['a']['coefficients'] == (8,)
+
+
+def test_what_cannot_be_resized_is_named() -> None:
+  old = {'a': SpectralKernel(Selection.of('random', (4, 4), 0.5))}
+  new = with_keep(old, 0.25)
+  with pytest.raises(
+    ValueError, match=r'^tree: there are no coefficients of a'
+  ):
+    resize({'b': {'coefficients': jnp.ones(8)}}, old, new)
+  with pytest.raises(
+    ValueError, match=r'^a: expected shape \(8,\), got \(7,\)'
+  ):
+    resize({'a': {'coefficients': jnp.ones(7)}}, old, new)
+
+
+def test_the_state_of_an_nnx_model_is_resized() -> None:
+  model = nnx.Sequential(nnx.Linear(4, 4, rngs=nnx.Rngs(0)))
+  spectral_jax.nnx.spectralize(model, [Rule('.*', keep=0.5)])
+  old = spectral_jax.nnx.find_layers(model)
+  optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
+  for tree in (nnx.state(model), nnx.state(optimizer)):
+    resized = resize(tree, old, with_keep(old, 0.25))
+    sizes = {leaf.size for leaf in jax.tree.leaves(resized)}
+    assert 4 in sizes
+    assert 8 not in sizes
 
 
 @pytest.mark.parametrize(

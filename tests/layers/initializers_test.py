@@ -9,6 +9,7 @@ import pytest
 from spectral_jax.core.reconstruct import kernel_from_coefficients
 from spectral_jax.core.selection import KINDS, Selection
 from spectral_jax.layers.initializers import Initializer, coefficients_init
+from spectral_jax.layers.spectral_kernel import SpectralKernel
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_the_rebuilt_kernel_has_the_variance_asked_for(
   kind: str, keep: float, kernel_init: Initializer, variance: float
 ) -> None:
   selection = Selection.of(kind, (192, 256), keep)
-  init = coefficients_init(kernel_init, selection)
+  init = coefficients_init(kernel_init, SpectralKernel(selection))
   coefficients = init(jax.random.key(0), selection.layout)
   kernel = np.asarray(kernel_from_coefficients(coefficients, selection))
   # A mean of K independent squares: four standard deviations.
@@ -39,7 +40,7 @@ def test_full_k_is_the_kernel_that_was_drawn(kind: str) -> None:
   kernel_init = nn.initializers.lecun_normal()
   selection = Selection.of(kind, (32, 48), 1.0)
   key = jax.random.key(5)
-  coefficients = coefficients_init(kernel_init, selection)(
+  coefficients = coefficients_init(kernel_init, SpectralKernel(selection))(
     key, selection.layout
   )
   np.testing.assert_allclose(
@@ -51,13 +52,17 @@ def test_full_k_is_the_kernel_that_was_drawn(kind: str) -> None:
 
 def test_the_dtype_is_that_asked_for() -> None:
   selection = Selection.of('random', (8, 8), 0.5)
-  init = coefficients_init(nn.initializers.lecun_normal(), selection)
+  init = coefficients_init(
+    nn.initializers.lecun_normal(), SpectralKernel(selection)
+  )
   drawn = init(jax.random.key(0), (32,), jnp.bfloat16)
   assert drawn.dtype == jnp.bfloat16
 
 
 def test_another_shape_raises() -> None:
   selection = Selection.of('random', (8, 8), 0.5)
-  init = coefficients_init(nn.initializers.lecun_normal(), selection)
+  init = coefficients_init(
+    nn.initializers.lecun_normal(), SpectralKernel(selection)
+  )
   with pytest.raises(ValueError, match=r'^shape: .*\(32,\), got \(8, 8\)'):
     init(jax.random.key(0), (8, 8))

@@ -250,6 +250,8 @@ def test_a_rule_that_a_layer_cannot_follow_names_it() -> None:
     (lambda: Rule('a', method='fft'), '^method: expected one of'),
     (lambda: Rule('a', basis='haar'), '^basis: expected one of'),
     (lambda: Rule('a', seed=-1), '^seed: expected 0 to'),
+    (lambda: Rule('a', method='idctn', basis='orthonormal'), "'gemm'"),
+    (lambda: Rule('a', shape=(8,)), r'^shape: expected \(N, M\), got'),
   ],
 )
 def test_a_bad_rule_raises(make: Callable[[], Rule], expected: str) -> None:
@@ -271,3 +273,55 @@ def test_spectral_layers_by_hand_are_left() -> None:
   model = nn.Sequential([SpectralDense(8, keep=5), nn.Dense(8)])
   found = find_layers(Spectralized(model, [Rule('.*')]), jnp.ones((1, 8)))
   assert [kernel.selection.count for kernel in found.values()] == [5, 32]
+
+
+class Jitted(nn.Module):
+  """A model that compiles its own layer, once for all who call it."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return nn.jit(nn.Dense)(8, name='layer')(x)
+
+
+def test_what_jit_has_compiled_follows_the_rules() -> None:
+  x = jax.random.normal(jax.random.key(0), (2, 8))
+  model, apply = Jitted(), jax.jit(Jitted().apply)
+  plain = model.init(jax.random.key(0), x)
+  assert plain['params']['layer'].keys() == {'kernel', 'bias'}
+  outputs = []
+  for seed in (0, 1):
+    spectral = Spectralized(model, [Rule('layer', keep=0.5, seed=seed)])
+    assert len(find_layers(spectral, x)) == 1
+    params = spectral.init(jax.random.key(0), x)
+    assert params['params']['layer'].keys() == {'coefficients', 'bias'}
+    ones = jax.tree.map(jnp.ones_like, params)
+    outputs.append(spectral.apply(ones, x))
+    with spectralize(spectral.rules):
+      np.testing.assert_allclose(apply(ones, x), outputs[-1], atol=1e-5)
+  assert not np.allclose(outputs[0], outputs[1])  # other positions
+  np.testing.assert_array_equal(apply(plain, x), model.apply(plain, x))
+
+
+def test_of_nested_rules_the_innermost_count() -> None:
+  model = nn.Sequential([nn.Dense(8), nn.Dense(8)])
+  inner = Spectralized(model, [Rule('layers_0', keep=7)])
+  with spectralize([Rule('.*', keep=0.5)]):
+    found = find_layers(inner, jnp.ones((1, 8)))
+  assert {path: k.selection.count for path, k in found.items()} == {
+    'layers_0': 7
+  }
+  with spectralize([Rule('.*')]), pytest.raises(ValueError, match='nonsense'):
+    find_layers(Spectralized(model, [Rule('nonsense')]), jnp.ones((1, 8)))
+
+
+def test_a_model_without_linear_layers_is_told() -> None:
+  with pytest.raises(ValueError, match=r"'mlp' matches no layer; there are no"):
+    find_layers(Spectralized(nn.LayerNorm(), [Rule('mlp')]), jnp.ones((1, 8)))
+
+
+def test_a_wrapper_that_renames_parameters_is_told() -> None:
+  model = Spectralized(nn.WeightNorm(nn.Dense(8)), [Rule('.*')])
+  with pytest.raises(
+    ValueError, match=r'^model: the parameters of .* lie else'
+  ):
+    find_layers(model, jnp.ones((1, 8)))
