@@ -54,6 +54,6 @@ def get_config() -> ConfigDict:
         'evaluate_every': 250,
         'log_every': 20,
       },
-      'mesh': {'data': -1},
+      'mesh': {'data': -1, 'fsdp': 1},
     }
   )

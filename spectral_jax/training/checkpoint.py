@@ -98,9 +98,10 @@ class Checkpoints:
     Raises:
       UserError: if the step cannot be read.
     """
-    where = sharding.replicated(mesh)
     target = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), like
+      lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+      like,
+      sharding.of_state(like, mesh),
     )
     with _readable(self._directory / str(step)):
       state: TrainState = self._manager.restore(

@@ -183,11 +183,12 @@ class Experiment:
 
   @functools.cached_property
   def init_state(self) -> Callable[[], TrainState]:
-    """Makes the state at step 0, whole on every device of the mesh."""
+    """Makes the state at step 0, on the mesh."""
     init = functools.partial(
       init_state, self.model, self.optimizer, self.settings.seed
     )
-    return jax.jit(init, out_shardings=sharding.replicated(self.mesh))
+    shardings = sharding.of_state(jax.eval_shape(init), self.mesh)
+    return jax.jit(init, out_shardings=shardings)
 
   def train_step(self) -> TrainStep:
     """The compiled train step of this recipe."""

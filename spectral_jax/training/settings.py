@@ -123,16 +123,21 @@ class TrainSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MeshSettings:
-  """How many devices share the work.
+  """How many devices share the work; -1, for one of them: all that are left.
 
   Attributes:
-    data: devices along the batch; -1: all there are.
+    data: devices that split the batch.
+    fsdp: devices that split the batch, and parameters and optimizer state too.
   """
 
   data: int
+  fsdp: int
 
   def __post_init__(self) -> None:
-    _expect(self.data == -1 or self.data > 0, 'data', '-1 or more', self.data)
+    for field in ('data', 'fsdp'):
+      value = getattr(self, field)
+      _expect(value == -1 or value > 0, field, '-1 or at least 1', value)
+    _expect(self.data > 0 or self.fsdp > 0, 'fsdp', 'one -1', self.fsdp)
 
 
 @dataclasses.dataclass(frozen=True)

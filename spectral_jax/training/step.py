@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training import sharding
+from spectral_jax.training.parallel import on_mesh
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -59,7 +60,7 @@ def make_train_step(
   Args:
     model: gives the logits.
     optimizer: turns gradients into updates.
-    mesh: batches [B, T] are split over its axis `data`.
+    mesh: batches [B, T] are split over it, the state over its axis `fsdp`.
     seed: of dropout.
     accumulate: A, which divides B: the gradient is the mean over A microbatches
       taken one after the other.
@@ -70,12 +71,13 @@ def make_train_step(
   """
 
   def loss_fn(params: Any, batch: Batch, dropout_key: jax.Array) -> jax.Array:
-    logits_BxTxV = model.apply(
-      {'params': params},
-      batch['inputs'],
-      train=True,
-      rngs={'dropout': dropout_key},
-    )
+    with on_mesh(mesh):
+      logits_BxTxV = model.apply(
+        {'params': params},
+        batch['inputs'],
+        train=True,
+        rngs={'dropout': dropout_key},
+      )
     return optax.softmax_cross_entropy_with_integer_labels(
       logits_BxTxV, batch['targets']
     ).mean()
@@ -101,30 +103,24 @@ def make_train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {'train_loss': loss, 'gradient_norm': optax.tree.norm(grads)}
-    return TrainState(state.step + 1, params, opt_state), metrics
+    state = TrainState(state.step + 1, params, opt_state)
+    state = jax.lax.with_sharding_constraint(
+      state, sharding.of_state(state, mesh)
+    )
+    return state, metrics
 
-  everywhere = sharding.replicated(mesh)
-  return jax.jit(
-    train_step,
-    in_shardings=(everywhere, sharding.by_batch(mesh)),
-    out_shardings=everywhere,
-    donate_argnums=0,
-  )
+  return jax.jit(train_step, donate_argnums=0)
 
 
 def make_evaluation_step(model: Transformer, mesh: Mesh) -> EvaluationStep:
   """Compiles the sum of losses, in nats, and of weights over a batch."""
 
   def evaluation_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    logits_BxTxV = model.apply({'params': params}, batch['inputs'])
+    with on_mesh(mesh):
+      logits_BxTxV = model.apply({'params': params}, batch['inputs'])
     losses_BxT = optax.softmax_cross_entropy_with_integer_labels(
       logits_BxTxV, batch['targets']
     )
     return jnp.sum(losses_BxT * batch['weights']), jnp.sum(batch['weights'])
 
-  everywhere = sharding.replicated(mesh)
-  return jax.jit(
-    evaluation_step,
-    in_shardings=(everywhere, sharding.by_batch(mesh)),
-    out_shardings=everywhere,
-  )
+  return jax.jit(evaluation_step, out_shardings=sharding.replicated(mesh))

@@ -42,27 +42,34 @@ def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
     assert (reopened.latest, reopened.best) == (50, 20)
 
 
-@pytest.mark.parametrize(('saved_on', 'restored_on'), [(1, 8), (8, 1), (1, 1)])
+@pytest.mark.parametrize(
+  ('saved_on', 'restored_on'),
+  [((1, 1), (8, 1)), ((8, 1), (1, 1)), ((1, 8), (2, 4)), ((2, 4), (1, 1))],
+)
 def test_a_state_comes_back_on_any_mesh(
-  tmp_path: Path, saved_on: int, restored_on: int
+  tmp_path: Path, saved_on: tuple[int, int], restored_on: tuple[int, int]
 ) -> None:
   meshes = [
-    sharding.make_mesh(MeshSettings(devices), 8)
-    for devices in (saved_on, restored_on)
+    sharding.make_mesh(MeshSettings(*axes), 8)
+    for axes in (saved_on, restored_on)
   ]
-  state = jax.device_put(_state(7), sharding.replicated(meshes[0]))
+  state = _state(7)
+  shardings = [sharding.of_state(state, mesh) for mesh in meshes]
+  state = jax.device_put(state, shardings[0])
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(state, 1.0)
   like = jax.eval_shape(lambda: _state(0, seed=1))
   with Checkpoints(tmp_path) as checkpoints:
     restored = checkpoints.restore(7, like, meshes[1])
   jax.tree.map(np.testing.assert_array_equal, restored, state)
-  for leaf in jax.tree.leaves(restored):
-    assert len(leaf.sharding.device_set) == restored_on
+  for leaf, expected in zip(
+    jax.tree.leaves(restored), jax.tree.leaves(shardings[1]), strict=True
+  ):
+    assert leaf.sharding == expected
 
 
 def test_a_broken_step_is_named(tmp_path: Path) -> None:
-  mesh = sharding.make_mesh(MeshSettings(1), 8)
+  mesh = sharding.make_mesh(MeshSettings(1, 1), 8)
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(_state(7), 1.0)
   for path in (tmp_path / 'checkpoints' / '7' / 'default').rglob('*'):

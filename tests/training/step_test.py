@@ -30,8 +30,8 @@ MODEL = Transformer(11, CONFIG)
 SGD = optax.sgd(0.1)
 
 
-def _mesh(devices: int) -> Mesh:
-  return sharding.make_mesh(MeshSettings(devices), 8)
+def _mesh(data: int, fsdp: int = 1) -> Mesh:
+  return sharding.make_mesh(MeshSettings(data, fsdp), 8)
 
 
 def _batch(mesh: Mesh) -> dict[str, jax.Array]:
@@ -42,10 +42,11 @@ def _batch(mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def _start(model: Transformer, mesh: Mesh) -> TrainState:
-  everywhere = sharding.replicated(mesh)
-  return jax.jit(
-    lambda: init_state(model, SGD, seed=0), out_shardings=everywhere
-  )()
+  def init() -> TrainState:
+    return init_state(model, SGD, seed=0)
+
+  shardings = sharding.of_state(jax.eval_shape(init), mesh)
+  return jax.jit(init, out_shardings=shardings)()
 
 
 @functools.cache  # compiling is most of it
@@ -180,11 +181,24 @@ def test_evaluation_leaves_padding_out(devices: int) -> None:
 
 
 def test_a_mesh_takes_what_divides_the_batch() -> None:
-  assert sharding.make_mesh(MeshSettings(-1), 16).shape == {'data': 8}
-  assert sharding.make_mesh(MeshSettings(-1), 6).shape == {'data': 6}
-  assert sharding.make_mesh(MeshSettings(-1), 7).shape == {'data': 7}
-  assert sharding.make_mesh(MeshSettings(2), 6).shape == {'data': 2}
-  with pytest.raises(UserError, match='at most the 8 devices there are, got 9'):
-    sharding.make_mesh(MeshSettings(9), 18)
-  with pytest.raises(UserError, match='divisor of the microbatch of 6'):
-    sharding.make_mesh(MeshSettings(4), 6)
+  def shape(data: int, fsdp: int, batch_size: int) -> tuple[int, ...]:
+    mesh = sharding.make_mesh(MeshSettings(data, fsdp), batch_size)
+    assert mesh.axis_names == ('data', 'fsdp')
+    return mesh.devices.shape
+
+  assert shape(-1, 1, 16) == (8, 1)
+  assert shape(-1, 1, 6) == (6, 1)
+  assert shape(-1, 1, 7) == (7, 1)
+  assert shape(2, 1, 6) == (2, 1)
+  assert shape(-1, 2, 16) == (4, 2)
+  assert shape(1, -1, 8) == (1, 8)
+  assert shape(2, -1, 8) == (2, 4)
+  for data, fsdp, batch_size, expected in (
+    (9, 1, 18, 'at most the 8 devices there are, got 9'),
+    (4, 1, 6, 'divisor of the microbatch of 6 sequences, got 4'),
+    (4, 4, 16, 'at most the 8 devices there are, got 16'),
+    (-1, 16, 16, r'^config\.mesh\.fsdp: expected at most the 8'),
+    (-1, 4, 6, r'^config\.mesh\.fsdp: expected a divisor .* got 4'),
+  ):
+    with pytest.raises(UserError, match=expected):
+      shape(data, fsdp, batch_size)

@@ -1,0 +1,162 @@
+"""The step is the same on any mesh, and moves no more than what is stored."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from benchmarks.collectives import CONTENDERS, block_bytes, collective_bytes
+from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.transformer import Transformer, TransformerConfig
+from spectral_jax.training import sharding
+from spectral_jax.training.optimizer import make_optimizer
+from spectral_jax.training.settings import MeshSettings, OptimizerSettings
+from spectral_jax.training.step import TrainState, init_state, make_train_step
+
+STRIDED = LinearConfig(selection='strided')
+ODD = LinearConfig(selection='random', keep=0.377)  # no K that 2 divides
+OPTIMIZER = OptimizerSettings(
+  'adamw', 0.01, 0.02, 'blocks', 2, 0.1, 0.1, 0.9, 0.99, 1.0
+)
+
+
+@functools.cache
+def five_steps(
+  mesh_shape: tuple[int, int], linear: LinearConfig, muon: bool = False
+) -> tuple[TrainState, list[float]]:
+  config = TransformerConfig(
+    context=16, width=32, layers=2, heads=2, dropout=0.1, linear=linear
+  )
+  model = Transformer(11, config)
+  mesh = sharding.make_mesh(MeshSettings(*mesh_shape), 8)
+  tokens = np.zeros((1, 16), np.int32)
+  params = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
+  settings = OptimizerSettings(
+    **{**vars(OPTIMIZER), 'name': 'muon' if muon else 'adamw'}
+  )
+  optimizer = make_optimizer(settings, 5, params, config)
+
+  def init() -> TrainState:
+    return init_state(model, optimizer, seed=0)
+
+  shardings = sharding.of_state(jax.eval_shape(init), mesh)
+  state = jax.jit(init, out_shardings=shardings)()
+  drawn = np.random.default_rng(0).integers(11, size=(8, 17), dtype=np.int32)
+  batch = {'inputs': drawn[:, :-1], 'targets': drawn[:, 1:]}
+  step = make_train_step(model, optimizer, mesh, seed=0)
+  losses = []
+  for _ in range(5):
+    state, metrics = step(state, sharding.put_batch(batch, mesh))
+    losses.append(float(metrics['train_loss']))
+  for leaf, where in zip(
+    jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True
+  ):
+    assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
+  return state, losses
+
+
+@pytest.mark.parametrize(
+  ('mesh_shape', 'linear', 'muon'),
+  [
+    ((8, 1), STRIDED, False),
+    ((1, 8), STRIDED, False),
+    ((2, 4), STRIDED, False),
+    ((2, 4), STRIDED, True),
+    ((2, 4), ODD, False),
+    ((1, 4), LinearConfig('dense'), False),
+    ((1, 2), LinearConfig('low_rank', rank=6), False),
+  ],
+)
+def test_a_mesh_gives_the_steps_of_one_device(
+  mesh_shape: tuple[int, int], linear: LinearConfig, muon: bool
+) -> None:
+  """With dropout too: its mask does not depend on the devices."""
+  one, losses = five_steps((1, 1), linear, muon)
+  many, many_losses = five_steps(mesh_shape, linear, muon)
+  assert losses[-1] < losses[0] - 0.1
+  np.testing.assert_allclose(many_losses, losses, rtol=1e-4)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3),
+    jax.device_get(many.params),
+    jax.device_get(one.params),
+  )
+
+
+def test_each_device_keeps_its_part() -> None:
+  state, _ = five_steps((2, 4), STRIDED)
+  layer = state.params['block_0']['mlp_in']['coefficients']
+  assert layer.shape == (2, 16, 64)
+  assert layer.addressable_shards[0].data.shape == (2, 16, 16)
+  (momentum,) = (
+    leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)
+    if jax.tree_util.keystr(path).endswith(
+      "mu['block_0']['mlp_in']['coefficients']"
+    )
+  )
+  assert momentum.addressable_shards[0].data.shape == (2, 16, 16)
+
+
+def test_what_does_not_divide_lies_whole() -> None:
+  state, _ = five_steps((2, 4), ODD)
+  layer = state.params['block_0']['out']['coefficients']
+  assert layer.size % 4
+  assert layer.sharding.is_fully_replicated
+
+
+@functools.cache
+def bytes_of(name: str, mesh_shape: tuple[int, int]) -> dict[str, int]:
+  return block_bytes(CONTENDERS[name], mesh_shape, width=32)
+
+
+@pytest.mark.parametrize('mesh_shape', [(8, 1), (1, 8)])
+@pytest.mark.parametrize(
+  ('name', 'keep'), [('spectral nm/2', 0.5), ('spectral nm/4', 0.25)]
+)
+def test_k_numbers_are_gathered_and_k_reduced(
+  name: str, keep: float, mesh_shape: tuple[int, int]
+) -> None:
+  dense, spectral = (bytes_of(n, mesh_shape) for n in ('dense', name))
+  stored = 12 * 32**2 * 4
+  assert dense['reduce'] == stored
+  assert dense['gather'] == (stored if mesh_shape == (1, 8) else 0)
+  for way in ('gather', 'reduce'):
+    assert spectral[way] == pytest.approx(keep * dense[way], rel=0.02)
+  vectors = 13 * 32 * 3 * 4 / mesh_shape[1]  # biases and norms, and moments
+  assert spectral['state'] - vectors == pytest.approx(
+    keep * (dense['state'] - vectors), rel=0.02
+  )
+
+
+def test_operations_are_read_from_a_program() -> None:
+  program = """
+    %a = f32[8,4]{1,0} all-gather(%x), channel_id=1
+    %b = (f32[6,2]{1,0}, f32[7]{0}) all-reduce(%y, %z), channel_id=2
+    %c = bf16[3,2]{1,0} reduce-scatter(%w), channel_id=3
+    %d = f32[9,9]{1,0} add(%a, %a)
+  """
+  assert collective_bytes(program, 8) == {
+    'gather': 8 * 4 * 4,
+    'reduce': 6 * 2 * 4 + 8 * 3 * 2 * 2,
+  }
+
+
+def test_gradients_do_not_depend_on_who_gathers() -> None:
+  """SGD shows a gradient's scale, which Adam would hide."""
+  config = TransformerConfig(
+    context=16, width=32, layers=1, heads=2, linear=STRIDED
+  )
+  model, optimizer = Transformer(11, config), optax.sgd(1.0)
+  drawn = np.random.default_rng(0).integers(11, size=(8, 16), dtype=np.int32)
+  after: list[Any] = []
+  for shape in ((1, 1), (2, 4)):
+    mesh = sharding.make_mesh(MeshSettings(*shape), 8)
+    state = init_state(model, optimizer, seed=0)
+    state = jax.device_put(state, sharding.of_state(state, mesh))
+    batch = sharding.put_batch({'inputs': drawn, 'targets': drawn}, mesh)
+    state, _ = make_train_step(model, optimizer, mesh, seed=0)(state, batch)
+    after.append(jax.device_get(state.params))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *after)
