@@ -5,8 +5,7 @@ import random
 from pathlib import Path
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
-# Compiling is most of the tests' time; optimising less halves it. Tests of the
-# command line run in processes of their own, as a user's.
+# Compiling is most of the tests' time; optimising less halves it.
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
   + ' --xla_force_host_platform_device_count=8'

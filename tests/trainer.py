@@ -24,7 +24,9 @@ SMALL = (
 def environment(tmp: Path, devices: int = 1) -> dict[str, str]:
   return os.environ | {
     'TFDS_DATA_DIR': str(tmp),
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    # As in conftest.py: optimising less halves the compiling.
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} '
+    '--xla_backend_optimization_level=1',
     'COLUMNS': '60',
     # Most of a small run's time is compilation, of the same few programs.
     # XLA complains, without need, when it reads them back.
