@@ -5,7 +5,6 @@ mask says which K of a layer's N·M positions are trained.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -81,8 +80,7 @@ def wanted(config: TransformerConfig, keep: float) -> dict[str, Selection]:
 
 def mask_of(selection: Selection) -> np.ndarray:
   """Where its positions lie among all N·M, in the order of `random`."""
-  size = math.prod(selection.shape)
-  stored = dataclasses.replace(selection, kind='random', count=size)
+  stored = dataclasses.replace(selection, kind='random', count=selection.size)
   return np.isin(stored.positions, selection.positions)
 
 

@@ -27,12 +27,8 @@ leaves in DIR chosen_positions.json, and the recipe.
 """
 
 import dataclasses
-import datetime
-import functools
 import json
 import math
-import os
-import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -48,9 +44,10 @@ from benchmarks.choice import choose_all, chosen, keep_only, mask_of, wanted
 from benchmarks.rows import ROWS
 from benchmarks.runs import recipe
 from spectral_jax.errors import UserError
-from spectral_jax.training import console, sharding, step, workdir
+from spectral_jax.training import console, step, workdir
 from spectral_jax.training.command import fail
 from spectral_jax.training.experiment import Experiment
+from spectral_jax.training.machine import machine_facts
 from spectral_jax.training.settings import Settings
 
 _RESULT = 'chosen_positions.json'
@@ -100,8 +97,7 @@ def train(experiment: Experiment, plan: Plan) -> step.TrainState:
   settings, model, mesh = experiment.settings, experiment.model, experiment.mesh
   steps = settings.train.steps
   optimizer = chosen(experiment.optimizer, settings.optimizer.b2)
-  init = functools.partial(step.init_state, model, optimizer, settings.seed)
-  initial = jax.jit(init, out_shardings=sharding.replicated(mesh))
+  initial = step.make_initial_state(model, optimizer, mesh, settings.seed)
   train_step = step.make_train_step(
     model,
     optimizer,
@@ -156,9 +152,8 @@ def describe(
   stored, as_dense = experiment.parameter_counts()
   bits, overlap = [], {}
   for name, random in wanted(experiment.settings.model, plan.keep).items():
-    size = math.prod(random.shape)
-    stored -= size - random.count
-    bits.append(position_bits(size, random.count))
+    stored -= random.size - random.count
+    bits.append(position_bits(random.size, random.count))
     lowpass = mask_of(dataclasses.replace(random, kind='lowpass'))
     overlap[name] = float(np.mean(lowpass[np.asarray(gain[name]) > 0]))
   score = experiment.score(state.params, 'validation')
@@ -173,10 +168,7 @@ def describe(
     'position_bytes': sum(-(-b // 8) for b in bits),
     'position_bytes_random': 0,  # drawn from the seeds: the layers' numbers
     'overlap_lowpass': overlap,
-    'date': datetime.date.today().isoformat(),
-    'device': f'{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores',
-    'jax': jax.__version__,
-    'python': platform.python_version(),
+    **machine_facts(),
     'settings': experiment.settings.to_mapping(),
   }
 

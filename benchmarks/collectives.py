@@ -69,13 +69,8 @@ def measure(
   """Bytes of a model's train step: gathered, reduced, and kept on a device."""
   model, optimizer = Transformer(_VOCABULARY, config), optax.adam(1e-3)
   mesh = sharding.make_mesh(MeshSettings(*mesh_shape), 8)
-  state = jax.eval_shape(lambda: init_state(model, optimizer, 0))
-  state = jax.tree.map(
-    lambda leaf, where: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=where
-    ),
-    state,
-    sharding.of_state(state, mesh),
+  state = sharding.abstract(
+    jax.eval_shape(lambda: init_state(model, optimizer, 0)), mesh
   )
   tokens = jax.ShapeDtypeStruct(
     (8, config.context), np.int32, sharding=sharding.by_batch(mesh)

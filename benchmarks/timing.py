@@ -1,13 +1,12 @@
 """Side by side in one run: the only timing that a noisy machine allows."""
 
-import datetime
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 
 import jax
+
+from spectral_jax.training.machine import machine_facts
 
 
 def interleave(
@@ -46,9 +45,8 @@ def print_ratios(title: str, times: Mapping[str, list[float]]) -> None:
 
 def print_machine() -> None:
   """Prints what a figure cannot be read without."""
-  device = jax.devices()[0]
+  facts = machine_facts()
   print(
-    f'{datetime.date.today()}, jax {jax.__version__}, Python '
-    f'{platform.python_version()}, {device.device_kind}, '
-    f'{os.cpu_count()} CPU cores'
+    f'{facts["date"]}, jax {facts["jax"]}, Python {facts["python"]}, '
+    f'{facts["device"]}'
   )

@@ -47,9 +47,7 @@ from spectral_jax.errors import UserError
 from spectral_jax.layers.layer_table import aligned, layer_table
 from spectral_jax.training import workdir
 from spectral_jax.training.checkpoint import Checkpoints
-from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.settings import Settings
-from spectral_jax.training.step import TrainState
 
 
 def define_flags() -> None:
@@ -101,8 +99,6 @@ def _new_recipe(trained: Run) -> dict[str, Any]:
   selection = trained.recipe['model']['linear']['selection']
   if values.rules is not None:
     raise UserError('--rules: a run has one rule; give --keep, --selection.')
-  if trained.kind == 'low_rank':
-    raise UserError('low-rank runs are not converted; dense and spectral are.')
   if values.to == 'dense':
     if values.keep is not None or values.selection is not None:
       raise UserError('--to=dense: stores every weight; leave out --keep.')
@@ -124,31 +120,24 @@ def _new_recipe(trained: Run) -> dict[str, Any]:
 
 def _convert_run(source: Path, out: Path) -> None:
   trained = Run.read(source)
+  trained.check_convertible(source)
   recipe = _new_recipe(trained)
   recipe['train']['steps'] = flags.FLAGS.steps or recipe['train']['steps']
   settings = Settings.from_mapping(recipe)
-  workdir.check_data(source, trained.experiment.digest())
   experiment = dataclasses.replace(trained.experiment, settings=settings)
-  params = trained.state.params
   if trained.kind == settings.model.linear.kind:
     state = trained.resize(trained.state, experiment)
-  elif trained.kind == 'spectral':
-    dense = to_dense(params, trained.layers())
-    state = _fresh_state(experiment, dense)
   else:
+    params = trained.params_as(experiment)
+    state = experiment.init_state().replace(params=params)
+  if trained.kind == 'dense':
     layers = layers_of(experiment)
-    _print_errors(projection_errors(params, layers))
-    state = _fresh_state(experiment, to_spectral(params, layers))
+    _print_errors(projection_errors(trained.state.params, layers))
   score = experiment.score(state.params, 'validation')
   workdir.claim(out, settings, experiment.digest(), experiment.tokenizer)
   with Checkpoints(out) as checkpoints:
     checkpoints.save(state, score.loss)
   print(f'step {int(state.step)}, validation loss {score.loss:.4f}')
-
-
-def _fresh_state(experiment: Experiment, params: Any) -> TrainState:
-  """Step 0, with these parameters."""
-  return experiment.init_state().replace(params=params)
 
 
 def _convert_parameters(source: Path, out: Path) -> None:

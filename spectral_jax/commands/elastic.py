@@ -16,14 +16,10 @@ from spectral_jax.commands.runs import (
   Run,
   define_checkpoint_flag,
   fraction,
-  layers_of,
   one_argument,
 )
-from spectral_jax.convert.project import to_spectral
 from spectral_jax.core.selection import KINDS
-from spectral_jax.errors import UserError
 from spectral_jax.layers.layer_table import aligned
-from spectral_jax.training import workdir
 from spectral_jax.training.experiment import Experiment
 
 
@@ -59,24 +55,17 @@ def run(arguments: list[str]) -> None:
   directory = one_argument(arguments)
   keeps = [fraction(text) for text in flags.FLAGS.keep or ['']]
   trained = Run.read(directory)
-  if trained.kind == 'low_rank':
-    raise UserError(
-      f'WORKDIR: {directory} holds a low-rank run, which has no K.'
-    )
-  workdir.check_data(directory, trained.experiment.digest())
-  params = trained.state.params
+  trained.check_convertible(directory)
   rows = [
     ('keep', 'parameters', 'bytes', 'validation loss', 'perplexity'),
-    _row('as trained', trained.experiment, params),
+    _row('as trained', trained.experiment, trained.state.params),
   ]
+  other = (
+    {}
+    if trained.kind == 'spectral'
+    else {'kind': 'spectral', 'selection': flags.FLAGS.selection}
+  )
   for keep in keeps:
-    if trained.kind == 'dense':
-      experiment = trained.experiment_with(
-        kind='spectral', keep=keep, selection=flags.FLAGS.selection
-      )
-      changed = to_spectral(params, layers_of(experiment))
-    else:
-      experiment = trained.experiment_with(keep=keep)
-      changed = trained.resize(params, experiment)
-    rows.append(_row(f'{keep:g}', experiment, changed))
+    experiment = trained.experiment_with(keep=keep, **other)
+    rows.append(_row(f'{keep:g}', experiment, trained.params_as(experiment)))
   print(aligned(rows))

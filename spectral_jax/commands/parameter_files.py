@@ -1,4 +1,4 @@
-"""Parameters of any Flax model in files, and what their layers store."""
+"""Parameters of any linen model in files, and what their layers store."""
 
 import dataclasses
 import json

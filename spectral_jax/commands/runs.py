@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from absl import flags
 
+from spectral_jax.convert.project import to_dense, to_spectral
 from spectral_jax.convert.resize import resize
 from spectral_jax.errors import UserError
 from spectral_jax.layers.find_layers import find_layers
@@ -85,6 +86,28 @@ class Run:
       return resize(tree, self.layers(), layers_of(experiment))
     except ValueError as error:
       raise UserError(f'--keep: {error}') from None
+
+  def params_as(self, experiment: Experiment) -> Any:
+    """Its parameters as an experiment's linear layers store them.
+
+    Raises:
+      UserError: if the one K's positions are not among the other's.
+    """
+    params = self.state.params
+    if experiment.settings.model.linear.kind == 'dense':
+      return to_dense(params, self.layers())
+    if self.kind == 'dense':
+      return to_spectral(params, layers_of(experiment))
+    return self.resize(params, experiment)
+
+  def check_convertible(self, directory: Path) -> None:
+    """Raises UserError for a low-rank run, or a text that is not the run's."""
+    if self.kind == 'low_rank':
+      raise UserError(
+        f'{directory}: a low-rank run has no coefficients; take a dense or a '
+        'spectral one.'
+      )
+    workdir.check_data(directory, self.experiment.digest())
 
 
 def layers_of(experiment: Experiment) -> dict[str, SpectralKernel]:

@@ -17,8 +17,6 @@ from spectral_jax.layers.spectral_kernel import (
 )
 
 Layers = Mapping[str, SpectralKernel]
-
-
 Keys = tuple[Any, ...]
 
 

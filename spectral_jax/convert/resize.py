@@ -15,7 +15,7 @@ from spectral_jax.layers.spectral_kernel import SpectralKernel
 
 def _sources(old: Selection, new: Selection) -> tuple[np.ndarray, np.ndarray]:
   """Where each new coefficient was, [K'], and whether it was anywhere."""
-  place = np.full(old.shape[0] * old.shape[1], -1)
+  place = np.full(old.size, -1)
   place[old.positions] = np.arange(old.count)
   source = place[new.positions]
   return source, source >= 0

@@ -10,6 +10,7 @@ from flax.typing import Dtype, PrecisionLike
 
 from spectral_jax.core.selection import Selection
 from spectral_jax.layers.initializers import Initializer, coefficients_init
+from spectral_jax.layers.product import contract
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 
 
@@ -101,16 +102,12 @@ class SpectralDense(nn.Module):
     inputs, kernel, bias = self.promote_dtype(
       inputs, kernel, bias, dtype=self.dtype
     )
-    if self.dot_general_cls is not None:
-      dot_general = self.dot_general_cls()
-    else:
-      dot_general = self.dot_general or jax.lax.dot_general
-    outputs = dot_general(
+    return contract(
       inputs,
       kernel,
-      (((inputs.ndim - 1,), (0,)), ((), ())),
+      bias,
+      axis=(inputs.ndim - 1,),
+      dot_general=self.dot_general,
+      dot_general_cls=self.dot_general_cls,
       precision=self.precision,
     )
-    if bias is not None:
-      outputs += jnp.reshape(bias, (1,) * (outputs.ndim - 1) + (-1,))
-    return outputs

@@ -5,7 +5,7 @@ N = ∏I and M = ∏O are the sides of the matrix that a kernel flattens to.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,11 +17,8 @@ from flax.typing import Dtype, PrecisionLike
 
 from spectral_jax.core.selection import Selection
 from spectral_jax.layers.initializers import Initializer, coefficients_init
+from spectral_jax.layers.product import as_tuple, contract, counted_from_front
 from spectral_jax.layers.spectral_kernel import SpectralKernel
-
-
-def _as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
-  return tuple(value) if isinstance(value, Iterable) else (value,)
 
 
 class SpectralDenseGeneral(nn.Module):
@@ -85,10 +82,8 @@ class SpectralDenseGeneral(nn.Module):
   @nn.nowrap
   def _axes(self, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The contracted and the batch axes of inputs, none negative, sorted."""
-    axis, batch = (
-      tuple(sorted(a if a >= 0 else ndim + a for a in _as_tuple(axes)))
-      for axes in (self.axis, self.batch_dims)
-    )
+    axis = counted_from_front(self.axis, ndim)
+    batch = counted_from_front(self.batch_dims, ndim)
     if batch != tuple(range(len(batch))):
       raise ValueError(
         f'batch_dims: expected leading axes 0, 1, …, got {self.batch_dims}.'
@@ -100,7 +95,7 @@ class SpectralDenseGeneral(nn.Module):
     """What is stored of the kernel, given the shape of the inputs."""
     axis, batch = self._axes(len(inputs))
     shape_I = tuple(inputs[a] for a in axis)
-    shape_O = _as_tuple(self.features)
+    shape_O = as_tuple(self.features)
     matrix = (math.prod(shape_I), math.prod(shape_O))
     return SpectralKernel(
       Selection.of(self.selection, matrix, self.keep, self.seed),
@@ -115,7 +110,7 @@ class SpectralDenseGeneral(nn.Module):
     axis, batch = self._axes(jnp.ndim(inputs))
     stored = self.stored(jnp.shape(inputs))
     stack = tuple(inputs.shape[a] for a in batch)
-    features = _as_tuple(self.features)
+    features = as_tuple(self.features)
     coefficients = self.param(
       'coefficients',
       coefficients_init(self.kernel_init, stored),
@@ -136,18 +131,13 @@ class SpectralDenseGeneral(nn.Module):
     inputs, kernel, bias = self.promote_dtype(
       inputs, kernel, bias, dtype=self.dtype
     )
-    if self.dot_general_cls is not None:
-      dot_general = self.dot_general_cls()
-    else:
-      dot_general = self.dot_general or jax.lax.dot_general
-    contracted = tuple(range(len(batch), len(batch) + len(axis)))
-    outputs = dot_general(
+    return contract(
       inputs,
       kernel,
-      ((axis, contracted), (batch, tuple(range(len(batch))))),
+      bias,
+      axis=axis,
+      batch=batch,
+      dot_general=self.dot_general,
+      dot_general_cls=self.dot_general_cls,
       precision=self.precision,
     )
-    if bias is not None:
-      between = inputs.ndim - len(batch) - len(axis)
-      outputs += bias.reshape(*stack, *(1,) * between, *features)
-    return outputs

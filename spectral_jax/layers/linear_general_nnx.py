@@ -6,7 +6,7 @@ N = ∏I and M = ∏O are the sides of the matrix that a kernel flattens to.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -26,18 +26,11 @@ from flax.typing import (
 
 from spectral_jax.core.selection import Selection
 from spectral_jax.layers.initializers import coefficients_init
+from spectral_jax.layers.product import as_tuple, contract, counted_from_front
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 
 _NO_BATCH: FrozenDict[int, int] = FrozenDict({})
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
-
-
-def _as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
-  return tuple(value) if isinstance(value, Iterable) else (value,)
-
-
-def _sorted_axes(axes: Sequence[int], ndim: int) -> tuple[int, ...]:
-  return tuple(sorted(a if a >= 0 else ndim + a for a in axes))
 
 
 def _is_boxed(value: Any) -> bool:
@@ -131,10 +124,10 @@ class SpectralLinearGeneral(nnx.Module):
     method: str = 'auto',
     basis: str = 'dct',
   ):
-    shape_I, shape_O = _as_tuple(in_features), _as_tuple(out_features)
+    shape_I, shape_O = as_tuple(in_features), as_tuple(out_features)
     self.in_features = shape_I
     self.out_features = shape_O
-    self.axis = _as_tuple(axis)
+    self.axis = as_tuple(axis)
     self.batch_axis: FrozenDict[int, int] = FrozenDict(batch_axis)
     self.use_bias = use_bias
     self.dtype = dtype
@@ -189,32 +182,24 @@ class SpectralLinearGeneral(nnx.Module):
 
   def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
     """Maps [*B, …, *I] to [*B, …, *O], sharded so, I being at `axis`."""
-    axis = _sorted_axes(self.axis, inputs.ndim)
-    batch = _sorted_axes(tuple(self.batch_axis), inputs.ndim)
     kernel = self.stored.rebuild(self.coefficients[...], self.method)
     bias = None if self.bias is None else self.bias[...]
     inputs, kernel, bias = self.promote_dtype(
       (inputs, kernel, bias), dtype=self.dtype
     )
-    if self.dot_general_cls is not None:
-      dot_general = self.dot_general_cls()
-    else:
-      dot_general = self.dot_general or jax.lax.dot_general
     # Given only when asked for: someone's own product may not know it.
     preferred = {}
     if self.preferred_element_type is not None:
       preferred['preferred_element_type'] = self.preferred_element_type
-    contracted = tuple(range(len(batch), len(batch) + len(axis)))
-    outputs = dot_general(
+    return contract(
       inputs,
       kernel,
-      ((axis, contracted), (batch, tuple(range(len(batch))))),
+      bias,
+      axis=counted_from_front(self.axis, inputs.ndim),
+      batch=counted_from_front(tuple(self.batch_axis), inputs.ndim),
+      dot_general=self.dot_general,
+      dot_general_cls=self.dot_general_cls,
       precision=self.precision,
       out_sharding=out_sharding,
       **preferred,
     )
-    if bias is not None:
-      between = inputs.ndim - len(batch) - len(axis)
-      shape_B, shape_O = bias.shape[: len(batch)], bias.shape[len(batch) :]
-      outputs += bias.reshape(*shape_B, *(1,) * between, *shape_O)
-    return outputs

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
@@ -98,11 +97,7 @@ class Checkpoints:
     Raises:
       UserError: if the step cannot be read.
     """
-    target = jax.tree.map(
-      lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-      like,
-      sharding.of_state(like, mesh),
-    )
+    target = sharding.abstract(like, mesh)
     with _readable(self._directory / str(step)):
       state: TrainState = self._manager.restore(
         step, args=ocp.args.StandardRestore(target)

@@ -29,8 +29,8 @@ from spectral_jax.training.step import (
   EvaluationStep,
   TrainState,
   TrainStep,
-  init_state,
   make_evaluation_step,
+  make_initial_state,
   make_train_step,
 )
 
@@ -184,11 +184,9 @@ class Experiment:
   @functools.cached_property
   def init_state(self) -> Callable[[], TrainState]:
     """Makes the state at step 0, on the mesh."""
-    init = functools.partial(
-      init_state, self.model, self.optimizer, self.settings.seed
+    return make_initial_state(
+      self.model, self.optimizer, self.mesh, self.settings.seed
     )
-    shardings = sharding.of_state(jax.eval_shape(init), self.mesh)
-    return jax.jit(init, out_shardings=shardings)
 
   def train_step(self) -> TrainStep:
     """The compiled train step of this recipe."""

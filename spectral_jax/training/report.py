@@ -1,10 +1,7 @@
 """What a run tells before and after: its facts, scores, sample and pictures."""
 
-import datetime
 import json
 import math
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from spectral_jax.models.generate import generate
 from spectral_jax.training import console, workdir
 from spectral_jax.training.experiment import Experiment, Score
 from spectral_jax.training.loss_picture import draw_loss
+from spectral_jax.training.machine import machine_facts
 from spectral_jax.training.spectra import magnitudes, stable_ranks
 from spectral_jax.training.spectra_picture import draw_spectra
 
@@ -153,7 +151,6 @@ def finish(
   ranks = stable_ranks(params, experiment.settings.model)
   stable_rank = float(np.mean(list(ranks.values())))
   text = sample_text(experiment, params)
-  device = experiment.mesh.devices.flat[0]
   summary = {
     'name': experiment.settings.name,
     'validation_loss': score.loss,
@@ -165,10 +162,7 @@ def finish(
     'stable_rank': stable_rank,
     'seed': experiment.settings.seed,
     **facts,
-    'date': datetime.date.today().isoformat(),
-    'device': f'{device.device_kind}, {os.cpu_count()} CPU cores',
-    'jax': jax.__version__,
-    'python': platform.python_version(),
+    **machine_facts(),
   }
   workdir.write_text(
     directory / 'summary.json', json.dumps(summary, indent=2) + '\n'

@@ -97,6 +97,17 @@ def split(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   return PartitionSpec(*(None,) * longest, 'fsdp')
 
 
+def abstract(state: Any, mesh: Mesh) -> Any:
+  """The shapes of a train state, abstract or not, each where it lies."""
+  return jax.tree.map(
+    lambda leaf, where: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=where
+    ),
+    state,
+    of_state(state, mesh),
+  )
+
+
 def of_state(state: Any, mesh: Mesh) -> Any:
   """The sharding of each array of a train state, or of parameters."""
   return jax.tree.map(

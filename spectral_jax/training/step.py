@@ -47,6 +47,21 @@ def init_state(
   return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
+def make_initial_state(
+  model: Transformer,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  seed: int,
+) -> Callable[[], TrainState]:
+  """Compiles what makes the state at step 0, on a mesh."""
+
+  def init() -> TrainState:
+    return init_state(model, optimizer, seed)
+
+  shardings = sharding.of_state(jax.eval_shape(init), mesh)
+  return jax.jit(init, out_shardings=shardings)
+
+
 def make_train_step(
   model: Transformer,
   optimizer: optax.GradientTransformation,

@@ -17,8 +17,8 @@ from spectral_jax.training import sharding
 from spectral_jax.training.settings import MeshSettings
 from spectral_jax.training.step import (
   TrainState,
-  init_state,
   make_evaluation_step,
+  make_initial_state,
   make_train_step,
 )
 
@@ -42,11 +42,7 @@ def _batch(mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def _start(model: Transformer, mesh: Mesh) -> TrainState:
-  def init() -> TrainState:
-    return init_state(model, SGD, seed=0)
-
-  shardings = sharding.of_state(jax.eval_shape(init), mesh)
-  return jax.jit(init, out_shardings=shardings)()
+  return make_initial_state(model, SGD, mesh, seed=0)()
 
 
 @functools.cache  # compiling is most of it
