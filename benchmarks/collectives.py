@@ -10,7 +10,6 @@ parameters and of Adam's moments on each device. The selection is `strided`.
 
 import math
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,12 +26,12 @@ from spectral_jax.layers.layer_table import aligned
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
+from spectral_jax.training.program import collectives
 from spectral_jax.training.settings import MeshSettings
 from spectral_jax.training.step import init_state, make_train_step
 
 _WIDTH = flags.DEFINE_integer('width', 256, 'Of the model.', lower_bound=8)
 _VOCABULARY = 65
-_BYTES = {'f32': 4, 'bf16': 2, 's32': 4, 'u32': 4, 'pred': 1}
 CONTENDERS = {
   'dense': LinearConfig('dense'),
   'spectral nm/2': LinearConfig(selection='strided', keep=0.5),
@@ -40,31 +39,22 @@ CONTENDERS = {
 }
 
 
-def collective_bytes(program: str, devices: int) -> dict[str, int]:
-  """The bytes of whole matrices that a compiled program gathers and reduces.
+def matrix_bytes(program: str) -> dict[str, int]:
+  """The bytes of matrices that a compiled program gathers and reduces.
 
-  An array counts once for each operation, as long as it is when it is whole:
-  the output of an all-gather or an all-reduce, the input of a reduce-scatter.
-  Vectors (biases, norms) are left out.
-
-  Args:
-    program: a compiled program's text.
-    devices: among which a reduce-scatter leaves its output.
+  An array counts as long as it is when it is whole. Vectors (biases, norms) are
+  left out.
   """
   totals = {'gather': 0, 'reduce': 0}
-  operation = r'= (.*?) (all-gather|all-reduce|reduce-scatter)(?:-start)?\('
-  for outputs, name in re.findall(operation, program):
-    for kind, sizes in re.findall(r'(\w+)\[([\d,]+)\]', outputs):
-      shape = [int(size) for size in sizes.split(',')]
-      if len(shape) > 1:
-        whole = devices if name == 'reduce-scatter' else 1
-        way = 'gather' if name == 'all-gather' else 'reduce'
-        totals[way] += whole * math.prod(shape) * _BYTES[kind]
+  for operation in collectives(program):
+    if len(operation.shape) > 1:
+      way = 'gather' if operation.kind == 'all-gather' else 'reduce'
+      totals[way] += operation.bytes * operation.times
   return totals
 
 
 def measure(
-  config: TransformerConfig, mesh_shape: tuple[int, int]
+  config: TransformerConfig, mesh_shape: tuple[int, int, int]
 ) -> dict[str, int]:
   """Bytes of a model's train step: gathered, reduced, and kept on a device."""
   model, optimizer = Transformer(_VOCABULARY, config), optax.adam(1e-3)
@@ -81,11 +71,11 @@ def measure(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves((state.params, state.opt_state))
   )
-  return {**collective_bytes(compiled.as_text(), mesh_shape[1]), 'state': kept}
+  return {**matrix_bytes(compiled.as_text()), 'state': kept}
 
 
 def block_bytes(
-  linear: LinearConfig, mesh_shape: tuple[int, int], width: int
+  linear: LinearConfig, mesh_shape: tuple[int, int, int], width: int
 ) -> dict[str, int]:
   """Bytes of one block: of a model of two less of a model of one."""
   one, two = (
@@ -100,7 +90,7 @@ def block_bytes(
 def main(argv: Sequence[str]) -> None:
   """Prints the tables."""
   del argv
-  for mesh_shape in ((8, 1), (1, 8)):
+  for mesh_shape in ((8, 1, 1), (1, 8, 1)):
     found = {
       name: block_bytes(linear, mesh_shape, _WIDTH.value)
       for name, linear in CONTENDERS.items()

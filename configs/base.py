@@ -26,6 +26,9 @@ def get_config() -> ConfigDict:
         'dropout': 0.0,
         'initial_scale': 1.0,
         'qkv': 'fused',
+        'dtype': 'float32',
+        'scan': False,
+        'remat': False,
         'linear': {
           'kind': 'spectral',
           'keep': 0.5,
@@ -53,7 +56,8 @@ def get_config() -> ConfigDict:
         'accumulate': 1,
         'evaluate_every': 250,
         'log_every': 20,
+        'rebuild_every': 'step',
       },
-      'mesh': {'data': -1, 'fsdp': 1},
+      'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
     }
   )

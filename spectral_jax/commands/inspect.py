@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
   rows = [(*_COLUMNS, *(f'lowest {part:g}' for part in _PARTS))]
   for block in range(config.layers):
     for name, (n, m) in config.kernel_shapes().items():
-      path = f'block_{block}/{name}'
+      path = f'{config.block_name(block)}/{name}'
       count, bound = n * m, min(n, m)
       if trained.kind == 'low_rank':
         count, bound = config.linear.rank * (n + m), config.linear.rank
@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> None:
         count, bound = selection.count, selection.rank_bound
       rows.append(
         (
-          path,
+          f'block_{block}/{name}',
           f'{n}×{m}',
           f'{count:,}',
           f'≤ {bound}',

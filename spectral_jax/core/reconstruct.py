@@ -4,6 +4,8 @@ Shapes: kernel [N, M]; coefficients in the layout of their selection, K numbers;
 B blocks of R×C coefficients.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -12,6 +14,31 @@ from spectral_jax.core.basis import basis_rows
 from spectral_jax.core.selection import Selection
 
 METHODS = ('auto', 'idctn', 'gemm')
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """One of equal parts of a kernel, as a device of several rebuilds it.
+
+  Attributes:
+    axis: 0 for some of its rows, 1 for some of its columns.
+    index: which part, an integer that may be traced.
+    count: how many parts there are; it divides the axis.
+  """
+
+  axis: int
+  index: jax.typing.ArrayLike
+  count: int
+
+  def cut(self, array: jax.Array, axis: int) -> jax.Array:
+    """This part of any array that is as long along an axis."""
+    size, rest = divmod(array.shape[axis], self.count)
+    if rest:
+      raise ValueError(
+        f'part: expected a count that divides {array.shape[axis]}, got '
+        f'{self.count}.'
+      )
+    return jax.lax.dynamic_slice_in_dim(array, self.index * size, size, axis)
 
 
 def _place(
@@ -41,12 +68,15 @@ def coefficients_from_plane(
   return plane.ravel()[selection.positions].reshape(selection.layout)
 
 
-def _by_idctn(coefficients: jax.Array, selection: Selection) -> jax.Array:
-  return dct.idct2(plane_from_coefficients(coefficients, selection))
+def _by_idctn(
+  coefficients: jax.Array, selection: Selection, part: Part | None
+) -> jax.Array:
+  kernel = dct.idct2(plane_from_coefficients(coefficients, selection))
+  return kernel if part is None else part.cut(kernel, part.axis)
 
 
 def _by_gemm(
-  coefficients: jax.Array, selection: Selection, basis: str
+  coefficients: jax.Array, selection: Selection, basis: str, part: Part | None
 ) -> jax.Array:
   """Two matrix products with the bases truncated to the stored frequencies."""
   n, m = selection.shape
@@ -58,9 +88,13 @@ def _by_gemm(
     block_BxRxC = _place(coefficients, selection, box)[None]
   left_BxRxN = basis_rows(basis, n, rows_BxR, coefficients.dtype)
   right_BxCxM = basis_rows(basis, m, columns_BxC, coefficients.dtype)
+  if part is not None and part.axis == 0:
+    left_BxRxN = part.cut(left_BxRxN, -1)
+  elif part is not None:
+    right_BxCxM = part.cut(right_BxCxM, -1)
   # The order that costs fewer multiplications, given B·R·N·M against B·C·N·M
   # for the second product.
-  r, c = rows_BxR.shape[1], columns_BxC.shape[1]
+  (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
   highest = jax.lax.Precision.HIGHEST
   if r * (c + n) * m <= c * (r + m) * n:
     half_BxRxM = jnp.einsum(
@@ -85,6 +119,7 @@ def kernel_from_coefficients(
   selection: Selection,
   method: str = 'auto',
   basis: str = 'dct',
+  part: Part | None = None,
 ) -> jax.Array:
   """Rebuilds the kernel: the inverse 2D DCT of the zero-padded coefficients.
 
@@ -97,13 +132,14 @@ def kernel_from_coefficients(
       bases; `auto` takes the faster one, `gemm`.
     basis: `dct`, or `orthonormal`: in place of the cosines, a random rotation
       of each side, a control that shows what the frequencies are worth.
+    part: the rows or columns to rebuild; by default all.
 
   Returns:
-    The kernel [N, M].
+    The kernel [N, M], or the part of it.
 
   Raises:
-    ValueError: for coefficients of another shape or that are no floats, or an
-      unknown method or basis.
+    ValueError: for coefficients of another shape or that are no floats, an
+      unknown method or basis, or parts that are not equal.
 
   Example:
     >>> selection = Selection.of('lowpass', (6, 8), keep=0.5)
@@ -126,8 +162,8 @@ def kernel_from_coefficients(
       raise ValueError(
         f"method: 'idctn' has no basis but 'dct', got {basis!r}."
       )
-    return _by_idctn(wide, selection).astype(coefficients.dtype)
-  return _by_gemm(wide, selection, basis).astype(coefficients.dtype)
+    return _by_idctn(wide, selection, part).astype(coefficients.dtype)
+  return _by_gemm(wide, selection, basis, part).astype(coefficients.dtype)
 
 
 def coefficients_from_kernel(

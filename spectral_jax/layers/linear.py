@@ -3,6 +3,7 @@
 import dataclasses
 
 import flax.linen as nn
+from flax.typing import Dtype
 
 from spectral_jax.core.basis import BASES, LARGEST_RANDOM
 from spectral_jax.core.dct import LARGEST_SIZE
@@ -85,17 +86,24 @@ class LinearConfig:
       )
 
   def make(
-    self, features: int, *, seed: int, kernel_init: Initializer, name: str
+    self,
+    features: int,
+    *,
+    seed: int,
+    dtype: Dtype,
+    kernel_init: Initializer,
+    name: str,
   ) -> nn.Module:
-    """The layer; `seed` should differ from layer to layer."""
+    """The layer, computing in `dtype`; `seed` should differ between layers."""
     if self.kind == 'dense':
-      return nn.Dense(features, kernel_init=kernel_init, name=name)
+      return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
     if self.kind == 'low_rank':
       return LowRankDense(
-        features, self.rank, kernel_init=kernel_init, name=name
+        features, self.rank, dtype=dtype, kernel_init=kernel_init, name=name
       )
     return SpectralDense(
       features,
+      dtype=dtype,
       kernel_init=kernel_init,
       keep=float(self.keep),  # an int would be a count
       selection=self.selection,

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spectral_jax.core.reconstruct import (
+  Part,
   coefficients_from_kernel,
   kernel_from_coefficients,
 )
@@ -157,12 +158,18 @@ class SpectralKernel:
 
     return _map_stack(project, kernel, self.stack, self._coefficient_stack)
 
-  def rebuild(self, coefficients: jax.Array, method: str = 'auto') -> jax.Array:
+  def rebuild(
+    self,
+    coefficients: jax.Array,
+    method: str = 'auto',
+    part: Part | None = None,
+  ) -> jax.Array:
     """The kernel [*shape] of coefficients [*layout].
 
     Args:
       coefficients: [*layout].
       method: see `kernel_from_coefficients`.
+      part: of each kernel, which must then be a matrix in the tree too.
 
     Raises:
       ValueError: for coefficients of another shape.
@@ -173,9 +180,10 @@ class SpectralKernel:
       )
 
     def rebuild(coefficients: jax.Array) -> jax.Array:
-      return kernel_from_coefficients(
-        coefficients, self.selection, method, self.basis
-      ).reshape(self._one)
+      kernel = kernel_from_coefficients(
+        coefficients, self.selection, method, self.basis, part
+      )
+      return kernel.reshape(self._one) if part is None else kernel
 
     return _map_stack(
       rebuild, coefficients, self._coefficient_stack, self.stack

@@ -6,6 +6,7 @@ V vocabulary; S is T on the side of the keys.
 
 import dataclasses
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,15 @@ import numpy as np
 
 from spectral_jax.layers.linear import LinearConfig
 
+# The name of the stack of blocks that are scanned.
+SCANNED = 'blocks'
 QKV = ('fused', 'separate')
+DTYPES = ('float32', 'bfloat16')
+# Where several devices share a layer, each has its own outputs of the first
+# kind, and its own inputs of the second, so that between the two every head
+# and every hidden unit lies on one device (Megatron-LM).
+SPLIT_OUTPUTS = ('query', 'key', 'value', 'mlp_in')
+SPLIT_INPUTS = ('out', 'mlp_out')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +41,13 @@ class TransformerConfig:
     qkv: queries, keys and values from one kernel [D, 3D] (`fused`), or from
       three [D, D] (`separate`): the same function of a dense model and, dense
       or spectral, as many parameters.
+    dtype: of the computation, `float32` or `bfloat16`; parameters, rebuilt
+      kernels, softmax and logits are float32 all the same.
+    scan: whether one compiled block serves all layers, their parameters stacked
+      along a first axis: compiling takes no longer for more layers. All layers
+      then store the same positions.
+    remat: whether a block's activations are computed again for its backward
+      pass, and not kept.
     linear: the linear layers of the blocks; embeddings, norms, biases and the
       head are always stored as they are.
 
@@ -46,6 +62,9 @@ class TransformerConfig:
   dropout: float = 0.0
   initial_scale: float = 1.0
   qkv: str = 'fused'
+  dtype: str = 'float32'
+  scan: bool = False
+  remat: bool = False
   linear: LinearConfig = dataclasses.field(default_factory=LinearConfig)
 
   def __post_init__(self) -> None:
@@ -67,10 +86,12 @@ class TransformerConfig:
       raise ValueError(
         f'initial_scale: expected a number above 0, got {self.initial_scale}.'
       )
-    if self.qkv not in QKV:
-      raise ValueError(
-        f'qkv: expected one of {", ".join(QKV)}, got {self.qkv!r}.'
-      )
+    for field, choices in (('qkv', QKV), ('dtype', DTYPES)):
+      value = getattr(self, field)
+      if value not in choices:
+        raise ValueError(
+          f'{field}: expected one of {", ".join(choices)}, got {value!r}.'
+        )
     for name, shape in self.kernel_shapes().items():
       try:
         self.linear.check(shape)
@@ -90,7 +111,16 @@ class TransformerConfig:
   def seed(self, layer: int, name: str) -> int:
     """The seed with which a linear layer draws its positions."""
     names = list(self.kernel_shapes())
-    return layer * len(names) + names.index(name)
+    return (0 if self.scan else layer) * len(names) + names.index(name)
+
+  def block_name(self, layer: int) -> str:
+    """Under which name a model's parameters have those of a block."""
+    return SCANNED if self.scan else f'block_{layer}'
+
+  def block_params(self, params: Any, layer: int) -> Any:
+    """The parameters of a block, out of all those of a model."""
+    found = params[self.block_name(layer)]
+    return jax.tree.map(lambda leaf: leaf[layer], found) if self.scan else found
 
 
 def causal_attention(
@@ -126,6 +156,7 @@ class Block(nn.Module):
     return self.config.linear.make(
       self.config.kernel_shapes()[name][1],
       seed=self.config.seed(self.layer, name),
+      dtype=self.config.dtype,
       kernel_init=nn.initializers.variance_scaling(
         variance, 'fan_in', 'truncated_normal'
       ),
@@ -133,11 +164,11 @@ class Block(nn.Module):
     )
 
   @nn.compact
-  def __call__(self, x_BxTxD: jax.Array, *, train: bool = False) -> jax.Array:
+  def __call__(self, x_BxTxD: jax.Array, train: bool = False) -> jax.Array:
     """Maps [B, T, D] to [B, T, D]."""
     config = self.config
     drop = nn.Dropout(config.dropout, deterministic=not train)
-    h = nn.LayerNorm(name='attention_norm')(x_BxTxD)
+    h = nn.LayerNorm(dtype=config.dtype, name='attention_norm')(x_BxTxD)
     if config.qkv == 'fused':
       qkv = jnp.split(self._linear('qkv')(h), 3, axis=-1)
     else:
@@ -145,7 +176,7 @@ class Block(nn.Module):
     heads = (*h.shape[:2], config.heads, -1)
     attended = causal_attention(*(part.reshape(heads) for part in qkv))
     x_BxTxD += drop(self._linear('out')(attended.reshape(h.shape)))
-    h = nn.LayerNorm(name='mlp_norm')(x_BxTxD)
+    h = nn.LayerNorm(dtype=config.dtype, name='mlp_norm')(x_BxTxD)
     hidden_BxTxF = nn.gelu(self._linear('mlp_in')(h))
     return x_BxTxD + drop(self._linear('mlp_out')(hidden_BxTxF))
 
@@ -181,16 +212,46 @@ class Transformer(nn.Module):
       )
     embed_init = nn.initializers.normal(0.02)
     x_BxTxD = nn.Embed(
-      self.vocabulary, config.width, embedding_init=embed_init, name='embed'
+      self.vocabulary,
+      config.width,
+      dtype=config.dtype,
+      embedding_init=embed_init,
+      name='embed',
     )(tokens_BxT)
     positions = self.param(
       'positions', embed_init, (config.context, config.width)
     )
-    x_BxTxD += positions[None, :length]
+    x_BxTxD += positions[None, :length].astype(config.dtype)
     x_BxTxD = nn.Dropout(config.dropout, deterministic=not train)(x_BxTxD)
-    for layer in range(config.layers):
-      x_BxTxD = Block(config, layer, name=f'block_{layer}')(
-        x_BxTxD, train=train
-      )
-    x_BxTxD = nn.LayerNorm(name='final_norm')(x_BxTxD)
-    return nn.Dense(self.vocabulary, use_bias=False, name='head')(x_BxTxD)
+    x_BxTxD = self._blocks(x_BxTxD, train)
+    x_BxTxD = nn.LayerNorm(dtype=config.dtype, name='final_norm')(x_BxTxD)
+    logits_BxTxV = nn.Dense(
+      self.vocabulary, use_bias=False, dtype=config.dtype, name='head'
+    )(x_BxTxD)
+    return logits_BxTxV.astype(jnp.float32)
+
+  def _blocks(self, x_BxTxD: jax.Array, train: bool) -> jax.Array:
+    config = self.config
+    block = Block
+    if config.remat:
+      # Within a scan nothing can be merged with the first computation.
+      block = nn.remat(Block, static_argnums=2, prevent_cse=not config.scan)
+    if not config.scan:
+      for layer in range(config.layers):
+        name = config.block_name(layer)
+        x_BxTxD = block(config, layer, name=name)(x_BxTxD, train)
+      return x_BxTxD
+
+    def body(
+      stacked: nn.Module, x_BxTxD: jax.Array, _: None
+    ) -> tuple[jax.Array, None]:
+      return stacked(x_BxTxD, train), None
+
+    scan = nn.scan(
+      body,
+      variable_axes={'params': 0},
+      split_rngs={'params': True, 'dropout': True},
+      length=config.layers,
+    )
+    x_BxTxD, _ = scan(block(config, 0, name=SCANNED), x_BxTxD, None)
+    return x_BxTxD

@@ -61,7 +61,11 @@ def _abstract_params(model: Transformer) -> Any:
 
 def _mesh(settings: Settings) -> Mesh:
   train = settings.train
-  return sharding.make_mesh(settings.mesh, train.batch_size // train.accumulate)
+  return sharding.make_mesh(
+    settings.mesh,
+    train.batch_size // train.accumulate,
+    settings.model.heads,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +200,7 @@ class Experiment:
       self.mesh,
       seed=self.settings.seed,
       accumulate=self.settings.train.accumulate,
+      rebuild_every=self.settings.train.rebuild_every,
     )
 
   @functools.cached_property

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from spectral_jax.core.selection import Selection
-from spectral_jax.models.transformer import TransformerConfig
+from spectral_jax.models.transformer import SCANNED, TransformerConfig
 from spectral_jax.training.scaling import on_plane, scale_by_selection
 from spectral_jax.training.settings import OptimizerSettings
 
@@ -15,7 +15,7 @@ from spectral_jax.training.settings import OptimizerSettings
 # decay pulls on it, and whether Muon may take it where it is a stack of
 # matrices. Coefficients decay as kernels do.
 _RULES = (
-  (r'block_\d+/\w+/(kernel|coefficients|down|up)', True, True),
+  (r'block(_\d+|s)/\w+/(kernel|coefficients|down|up)', True, True),
   (r'head/kernel', True, False),
   (r'embed/embedding|positions', False, False),
   (r'(.*/)?(bias|scale)', False, False),
@@ -41,7 +41,8 @@ def _selection(name: str, config: TransformerConfig) -> Selection | None:
   if not name.endswith('/coefficients'):
     return None
   block, layer, _ = name.split('/')
-  seed = config.seed(int(block.removeprefix('block_')), layer)
+  number = 0 if block == SCANNED else int(block.removeprefix('block_'))
+  seed = config.seed(number, layer)
   return config.linear.select(config.kernel_shapes()[layer], seed)
 
 
@@ -106,8 +107,12 @@ def make_optimizer(
       lambda path, x: rule(path_name(path), x), params
     )
 
+  def is_flat(name: str, x: jax.Array) -> bool:
+    """Whether a layer's coefficients, maybe in a stack, are a vector."""
+    return x.ndim - name.startswith(SCANNED) == 1
+
   def label(name: str, x: jax.Array) -> str:
-    matrix = x.ndim >= 2 or settings.muon_form == 'plane'
+    matrix = not is_flat(name, x) or settings.muon_form == 'plane'
     muon = settings.name == 'muon' and _rule(name)[1] and matrix
     return 'muon' if muon else 'adam'
 
@@ -120,7 +125,7 @@ def make_optimizer(
     return _selection(name, config) if label(name, x) == 'adam' else None
 
   def of_plane(name: str, x: jax.Array) -> Selection | None:
-    flat = label(name, x) == 'muon' and x.ndim == 1
+    flat = label(name, x) == 'muon' and is_flat(name, x)
     return _selection(name, config) if flat else None
 
   muon = optax.chain(

@@ -31,6 +31,20 @@ def _map_selected(
   )
 
 
+def _spread(coefficients: jax.Array, selection: Selection) -> jax.Array:
+  """Planes [..., N, M] of coefficients, of which there may be a stack."""
+  if coefficients.ndim > len(selection.layout):
+    return jax.vmap(lambda one: _spread(one, selection))(coefficients)
+  return plane_from_coefficients(coefficients, selection)
+
+
+def _collect(plane: jax.Array, selection: Selection) -> jax.Array:
+  """The kept entries of planes [..., N, M]."""
+  if plane.ndim > 2:
+    return jax.vmap(lambda one: _collect(one, selection))(plane)
+  return coefficients_from_plane(plane, selection)
+
+
 def scale_by_selection(selections: Any) -> optax.GradientTransformation:
   """Makes Adam's steps on coefficients as effective as on a dense kernel.
 
@@ -79,7 +93,7 @@ def on_plane(
   """
 
   def spread(tree: optax.Params) -> optax.Params:
-    return _map_selected(plane_from_coefficients, tree, selections)
+    return _map_selected(_spread, tree, selections)
 
   def init(params: optax.Params) -> optax.OptState:
     return transform.init(spread(params))
@@ -91,6 +105,6 @@ def on_plane(
   ) -> tuple[optax.Updates, optax.OptState]:
     planes = None if params is None else spread(params)
     updates, state = transform.update(spread(updates), state, planes)
-    return _map_selected(coefficients_from_plane, updates, selections), state
+    return _map_selected(_collect, updates, selections), state
 
   return optax.GradientTransformation(init, update)

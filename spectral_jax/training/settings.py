@@ -101,6 +101,9 @@ class TrainSettings:
     accumulate: microbatches that a step's gradient is summed over.
     evaluate_every: steps between evaluations, each followed by a checkpoint.
     log_every: steps between rows of the log.
+    rebuild_every: step, or microbatch: when kernels are rebuilt, if there are
+      several microbatches. Once a step saves time and what devices send each
+      other; each device then keeps all kernels through the step.
   """
 
   steps: int
@@ -108,11 +111,24 @@ class TrainSettings:
   accumulate: int
   evaluate_every: int
   log_every: int
+  rebuild_every: str = 'step'
 
   def __post_init__(self) -> None:
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      _expect(value >= 1, field.name, 'at least 1', value)
+    for field in (
+      'steps',
+      'batch_size',
+      'accumulate',
+      'evaluate_every',
+      'log_every',
+    ):
+      value = getattr(self, field)
+      _expect(value >= 1, field, 'at least 1', value)
+    _expect(
+      self.rebuild_every in ('step', 'microbatch'),
+      'rebuild_every',
+      'step or microbatch',
+      self.rebuild_every,
+    )
     _expect(
       self.batch_size % self.accumulate == 0,
       'accumulate',
@@ -128,16 +144,18 @@ class MeshSettings:
   Attributes:
     data: devices that split the batch.
     fsdp: devices that split the batch, and parameters and optimizer state too.
+    tensor: devices that split each layer: heads, hidden units and state.
   """
 
-  data: int
-  fsdp: int
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
 
   def __post_init__(self) -> None:
-    for field in ('data', 'fsdp'):
-      value = getattr(self, field)
+    for field, value in vars(self).items():
       _expect(value == -1 or value > 0, field, '-1 or at least 1', value)
-    _expect(self.data > 0 or self.fsdp > 0, 'fsdp', 'one -1', self.fsdp)
+    left = [field for field, value in vars(self).items() if value == -1]
+    _expect(len(left) < 2, ' and '.join(left), 'one -1', -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +188,14 @@ class Settings:
       self.name,
     )
     _expect(0 <= self.seed < 2**32, 'seed', '0 to 2³² − 1', self.seed)
+    # A part of one kernel for all three would have queries of some heads and
+    # values of others.
+    _expect(
+      self.mesh.tensor == 1 or self.model.qkv == 'separate',
+      'mesh.tensor',
+      '1, or config.model.qkv=separate',
+      self.mesh.tensor,
+    )
 
   @classmethod
   def from_mapping(cls, mapping: Mapping[str, Any]) -> 'Settings':
@@ -196,6 +222,8 @@ def _read(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
   values = {}
   for key, hint in hints.items():
     if key not in mapping:
+      if hasattr(cls, key):  # a default, so that older recipes are still read
+        continue
       raise UserError(f'{where}.{key}: missing; the recipe must give it.')
     value = mapping[key]
     if dataclasses.is_dataclass(hint):
@@ -203,7 +231,9 @@ def _read(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
       values[key] = _read(hint, value, f'{where}.{key}')
       continue
     accepted: type | types.UnionType = int | float if hint is float else hint
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or isinstance(value, bool) != (
+      hint is bool
+    ):
       raise UserError(
         f'{where}.{key}: expected {describe_type(hint)}, got {value!r}.'
       )
@@ -216,7 +246,12 @@ def _read(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
 
 def describe_type(hint: type) -> str:
   """A type in the words of the command line."""
-  names = {int: 'a whole number', float: 'a number', str: 'a text'}
+  names = {
+    int: 'a whole number',
+    float: 'a number',
+    str: 'a text',
+    bool: 'true or false',
+  }
   return names.get(hint, hint.__name__)
 
 

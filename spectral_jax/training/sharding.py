@@ -1,5 +1,7 @@
 """The mesh, and where state and batches lie on it."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,47 +9,69 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spectral_jax.errors import UserError
+from spectral_jax.models.transformer import (
+  SCANNED,
+  SPLIT_INPUTS,
+  SPLIT_OUTPUTS,
+)
 from spectral_jax.training.settings import MeshSettings
 
 
-def make_mesh(settings: MeshSettings, batch_size: int) -> Mesh:
-  """A mesh with the axes `data` and `fsdp`, over the first devices there are.
+def make_mesh(
+  settings: MeshSettings,
+  batch_size: int,
+  heads: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """A mesh with the axes `data`, `fsdp` and `tensor`, over the first devices.
 
   Args:
     settings: how many devices along each axis; −1, for one of them: as many of
-      those that are left as divide the batch.
-    batch_size: sequences per (micro)batch, which the mesh must divide.
+      those that are left as divide the batch, or the heads.
+    batch_size: sequences per (micro)batch, which `data` times `fsdp` divides.
+    heads: of the model, which `tensor` divides.
+    devices: by default, all that there are.
 
   Raises:
     UserError: for more devices than there are, or a mesh that does not divide
-      the batch.
+      the batch or the heads.
   """
-  there = jax.device_count()
-  axes = {'data': settings.data, 'fsdp': settings.fsdp}
+  devices = jax.devices() if devices is None else devices
+  axes = dict(vars(settings))
   given = {name: size for name, size in axes.items() if size != -1}
-  fixed = int(np.prod(list(given.values())))
+  fixed = math.prod(given.values())
+
+  def divides(data: int, fsdp: int, tensor: int) -> bool:
+    return batch_size % (data * fsdp) == 0 and heads % tensor == 0
+
   for name, size in axes.items():
     if size == -1:
-      left = [
-        d for d in range(1, there // fixed + 1) if batch_size % (d * fixed) == 0
-      ]
-      axes[name] = max(left, default=1)
-  names = ' and '.join(f'config.mesh.{name}' for name in given) or 'config.mesh'
-  size = axes['data'] * axes['fsdp']
-  if size > there:
+      left = range(1, len(devices) // fixed + 1)
+      fitting = [d for d in left if divides(**(axes | {name: d}))]
+      axes[name] = max(fitting, default=1)
+  size = math.prod(axes.values())
+  if size > len(devices):
+    names = ' and '.join(f'config.mesh.{n}' for n, s in given.items() if s > 1)
     raise UserError(
-      f'{names}: expected at most the {there} devices there are, got {size}.'
+      f'{names}: expected at most the {len(devices)} devices there are, got '
+      f'{size}.'
     )
-  if batch_size % size:
+  if batch_size % (axes['data'] * axes['fsdp']):
     raise UserError(
-      f'{names}: expected a divisor of the microbatch of {batch_size} '
-      f'sequences, got {size}.'
+      'config.mesh.data and config.mesh.fsdp: expected a divisor of the '
+      f'microbatch of {batch_size} sequences, got {axes["data"]} times '
+      f'{axes["fsdp"]}.'
+    )
+  if heads % axes['tensor']:
+    raise UserError(
+      f'config.mesh.tensor: expected a divisor of the {heads} heads, got '
+      f'{axes["tensor"]}.'
     )
   return jax.make_mesh(
     tuple(axes.values()),
     tuple(axes),
-    (AxisType.Auto,) * 2,
-    devices=jax.devices()[:size],
+    (AxisType.Auto,) * 3,
+    devices=devices[:size],
   )
 
 
@@ -56,45 +80,75 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_axes(mesh: Mesh) -> tuple[str, ...]:
-  """The axes that split the batch: all along which there are devices."""
+def wide_axes(mesh: Mesh) -> tuple[str, ...]:
+  """The axes along which there are several devices."""
   return tuple(name for name, size in mesh.shape.items() if size > 1)
 
 
 def batch_spec(mesh: Mesh) -> PartitionSpec:
-  """The first axis split over all devices."""
-  return PartitionSpec(batch_axes(mesh))
+  """The first axis split over all devices but those along `tensor`."""
+  return PartitionSpec(tuple(a for a in wide_axes(mesh) if a != 'tensor'))
 
 
 def by_batch(mesh: Mesh) -> NamedSharding:
-  """The first axis split over all devices."""
+  """The first axis split over all devices but those along `tensor`."""
   return NamedSharding(mesh, batch_spec(mesh))
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Lays a batch on the devices, split over all of them."""
+  """Lays a batch on the devices, split over all but those along `tensor`."""
   return {
     name: jax.device_put(array, by_batch(mesh)) for name, array in batch.items()
   }
 
 
-def split(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """How an array of the train state is split over `fsdp`.
+def split(
+  layer: str, name: str, shape: tuple[int, ...], mesh: Mesh
+) -> PartitionSpec:
+  """How a parameter of a layer, or its moments, is split.
 
-  Along the longest axis that the devices divide; of equal ones the first. What
+  A dense kernel that `tensor` splits has its outputs or its inputs along that
+  axis, and so has the bias of split outputs. Whatever else such a layer stores
+  is split over `fsdp` and `tensor` alike, all other parameters over `fsdp`:
+  along the longest axis that the devices divide; of equal ones the first. What
   has no such axis lies whole on every device.
 
   Example:
-    >>> mesh = jax.sharding.AbstractMesh((1, 4), ('data', 'fsdp'))
-    >>> split((65, 128), mesh), split((2, 64, 192), mesh), split((7,), mesh)
-    (P(None, 'fsdp'), P(None, None, 'fsdp'), P())
+    >>> mesh = jax.sharding.AbstractMesh((1, 4, 2), ('data', 'fsdp', 'tensor'))
+    >>> split('embed', 'embedding', (65, 128), mesh)
+    P(None, 'fsdp')
+    >>> split('mlp_in', 'kernel', (128, 512), mesh)
+    P('fsdp', 'tensor')
+    >>> split('mlp_in', 'coefficients', (2, 64, 256), mesh)
+    P(None, None, ('fsdp', 'tensor'))
+    >>> split('mlp_in', 'coefficients', (7,), mesh)
+    P()
   """
-  count = mesh.shape['fsdp']
-  divisible = [axis for axis, size in enumerate(shape) if size % count == 0]
-  if count == 1 or not divisible or not all(shape):
-    return PartitionSpec()
-  longest = max(divisible, key=lambda axis: shape[axis])
-  return PartitionSpec(*(None,) * longest, 'fsdp')
+  wide = wide_axes(mesh)
+  axes: list[Any] = [None] * len(shape)
+  ways: list[tuple[str, ...]] = [('fsdp',)]
+  if 'tensor' in wide and layer in SPLIT_OUTPUTS + SPLIT_INPUTS:
+    if name == 'kernel':
+      axes[-1 if layer in SPLIT_OUTPUTS else -2] = 'tensor'
+    elif name != 'bias':
+      ways.insert(0, ('fsdp', 'tensor'))
+    elif layer in SPLIT_OUTPUTS:
+      axes[-1] = 'tensor'
+  for way in ways:
+    names = tuple(name for name in way if name in wide)
+    count = math.prod(mesh.shape[name] for name in names)
+    divisible = [
+      axis
+      for axis, size in enumerate(shape)
+      if axes[axis] is None and size and size % count == 0
+    ]
+    if names and divisible:
+      longest = max(divisible, key=lambda axis: shape[axis])
+      axes[longest] = names if len(names) > 1 else names[0]
+      break
+  while axes and axes[-1] is None:
+    axes.pop()
+  return PartitionSpec(*axes)
 
 
 def abstract(state: Any, mesh: Mesh) -> Any:
@@ -110,6 +164,17 @@ def abstract(state: Any, mesh: Mesh) -> Any:
 
 def of_state(state: Any, mesh: Mesh) -> Any:
   """The sharding of each array of a train state, or of parameters."""
-  return jax.tree.map(
-    lambda leaf: NamedSharding(mesh, split(np.shape(leaf), mesh)), state
-  )
+
+  def of_leaf(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    keys = [
+      step.key for step in path if isinstance(step, jax.tree_util.DictKey)
+    ]
+    layer, name = ['', '', *keys][-2:]
+    shape = np.shape(leaf)
+    if SCANNED in keys and shape:  # the layers of a stack are not parted
+      return NamedSharding(
+        mesh, PartitionSpec(None, *split(layer, name, shape[1:], mesh))
+      )
+    return NamedSharding(mesh, split(layer, name, shape, mesh))
+
+  return jax.tree_util.tree_map_with_path(of_leaf, state)

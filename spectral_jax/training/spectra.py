@@ -33,7 +33,10 @@ def _planes(params: Any, config: TransformerConfig) -> dict[str, np.ndarray]:
     name: np.stack(
       [
         _plane(
-          params[f'block_{block}'][name], config, name, config.seed(block, name)
+          config.block_params(params, block)[name],
+          config,
+          name,
+          config.seed(block, name),
         )
         for block in range(config.layers)
       ]

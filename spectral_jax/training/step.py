@@ -3,6 +3,7 @@
 Shapes: B sequences of T tokens; A microbatches.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from spectral_jax.layers.find_layers import find_layers
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training import sharding
-from spectral_jax.training.parallel import on_mesh
+from spectral_jax.training.parallel import gather_all, on_mesh
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -69,6 +71,7 @@ def make_train_step(
   *,
   seed: int,
   accumulate: int = 1,
+  rebuild_every: str = 'step',
 ) -> TrainStep:
   """Compiles one optimizer step; the state passed in is donated.
 
@@ -79,15 +82,24 @@ def make_train_step(
     seed: of dropout.
     accumulate: A, which divides B: the gradient is the mean over A microbatches
       taken one after the other.
+    rebuild_every: `step` or `microbatch`, if there are several of these: when
+      layers are gathered and their kernels rebuilt.
 
   Returns:
     A function of (state, batch with `inputs` and `targets`) to the next state
     and the metrics `train_loss` (nats per token) and `gradient_norm`.
   """
+  once = accumulate > 1 and rebuild_every == 'step'
+  tokens = jax.ShapeDtypeStruct((1, model.config.context), jnp.int32)
+  layers = find_layers(model, tokens) if once else {}
+  kind = 'dense' if layers else model.config.linear.kind
+  linear = dataclasses.replace(model.config.linear, kind=kind)
+  config = dataclasses.replace(model.config, linear=linear)
+  rebuilt = model.copy(config=config)
 
   def loss_fn(params: Any, batch: Batch, dropout_key: jax.Array) -> jax.Array:
-    with on_mesh(mesh):
-      logits_BxTxV = model.apply(
+    with on_mesh(mesh, gathered=once):
+      logits_BxTxV = rebuilt.apply(
         {'params': params},
         batch['inputs'],
         train=True,
@@ -97,24 +109,35 @@ def make_train_step(
       logits_BxTxV, batch['targets']
     ).mean()
 
+  def loss_and_gradient(
+    params: Any, batch: Batch, keys: jax.Array
+  ) -> tuple[jax.Array, Any]:
+    if accumulate == 1:
+      return jax.value_and_grad(loss_fn)(params, batch, keys[0])
+    # Every device keeps its own sequences: microbatch a takes each A-th.
+    microbatches = jax.tree.map(
+      lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+
+    def add(total: Any, microbatch: tuple[Batch, jax.Array]) -> Any:
+      part = jax.value_and_grad(loss_fn)(params, *microbatch)
+      return jax.tree.map(jnp.add, total, part), None
+
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    total, _ = jax.lax.scan(add, zero, (microbatches, keys))
+    return jax.tree.map(lambda x: x / accumulate, total)
+
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     keys = jax.random.split(key, accumulate)
-    if accumulate == 1:
-      loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, keys[0])
-    else:
-      # Every device keeps its own sequences: microbatch a takes each A-th.
-      microbatches = jax.tree.map(
-        lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+    if once:
+      gathered, pull_back = jax.vjp(
+        lambda params: gather_all(params, layers, mesh), state.params
       )
-
-      def add(total: Any, microbatch: tuple[Batch, jax.Array]) -> Any:
-        part = jax.value_and_grad(loss_fn)(state.params, *microbatch)
-        return jax.tree.map(jnp.add, total, part), None
-
-      zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
-      total, _ = jax.lax.scan(add, zero, (microbatches, keys))
-      loss, grads = jax.tree.map(lambda x: x / accumulate, total)
+      loss, grads = loss_and_gradient(gathered, batch, keys)
+      (grads,) = pull_back(grads)
+    else:
+      loss, grads = loss_and_gradient(state.params, batch, keys)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {'train_loss': loss, 'gradient_norm': optax.tree.norm(grads)}

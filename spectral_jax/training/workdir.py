@@ -140,7 +140,7 @@ def claim(
 
 def check_recipe(workdir: Path, settings: Settings) -> None:
   """Raises UserError if the run in the workdir is of another recipe."""
-  there = flatten(read_recipe(workdir))
+  there = flatten(Settings.from_mapping(read_recipe(workdir)).to_mapping())
   if differing := differences(there, flatten(settings.to_mapping())):
     raise UserError(
       f'--workdir: {workdir} holds a run of another config ({differing}); give '

@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks.collectives import CONTENDERS, block_bytes, collective_bytes
+from benchmarks.collectives import CONTENDERS, block_bytes
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
 from spectral_jax.training.optimizer import make_optimizer
+from spectral_jax.training.program import product_flops
 from spectral_jax.training.settings import MeshSettings, OptimizerSettings
 from spectral_jax.training.step import (
   TrainState,
@@ -29,13 +30,23 @@ OPTIMIZER = OptimizerSettings(
 
 @functools.cache
 def five_steps(
-  mesh_shape: tuple[int, int], linear: LinearConfig, muon: bool = False
+  mesh_shape: tuple[int, int, int],
+  linear: LinearConfig = STRIDED,
+  muon: bool = False,
+  accumulate: int = 1,
+  rebuild_every: str = 'step',
+  **config_fields: Any,
 ) -> tuple[TrainState, list[float]]:
   config = TransformerConfig(
-    context=16, width=32, layers=1, heads=2, dropout=0.1, linear=linear
+    context=16,
+    width=32,
+    heads=2,
+    dropout=0.1,
+    linear=linear,
+    **{'layers': 1, 'qkv': 'separate', **config_fields},
   )
   model = Transformer(11, config)
-  mesh = sharding.make_mesh(MeshSettings(*mesh_shape), 8)
+  mesh = sharding.make_mesh(MeshSettings(*mesh_shape), 8 // accumulate, 2)
   tokens = np.zeros((1, 16), np.int32)
   params = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
   settings = OptimizerSettings(
@@ -46,7 +57,14 @@ def five_steps(
   shardings = sharding.of_state(state, mesh)
   drawn = np.random.default_rng(0).integers(11, size=(8, 17), dtype=np.int32)
   batch = {'inputs': drawn[:, :-1], 'targets': drawn[:, 1:]}
-  step = make_train_step(model, optimizer, mesh, seed=0)
+  step = make_train_step(
+    model,
+    optimizer,
+    mesh,
+    seed=0,
+    accumulate=accumulate,
+    rebuild_every=rebuild_every,
+  )
   losses = []
   for _ in range(5):
     state, metrics = step(state, sharding.put_batch(batch, mesh))
@@ -58,35 +76,71 @@ def five_steps(
   return state, losses
 
 
-@pytest.mark.parametrize(
-  ('mesh_shape', 'linear', 'muon'),
-  [
-    ((8, 1), STRIDED, False),
-    ((1, 8), STRIDED, False),
-    ((2, 4), STRIDED, False),
-    ((2, 4), STRIDED, True),
-    ((2, 4), ODD, False),
-    ((1, 4), LinearConfig('dense'), False),
-    ((1, 2), LinearConfig('low_rank', rank=6), False),
-  ],
-)
-def test_a_mesh_gives_the_steps_of_one_device(
-  mesh_shape: tuple[int, int], linear: LinearConfig, muon: bool
+def assert_same_steps(
+  got: tuple[TrainState, list[float]], expected: tuple[TrainState, list[float]]
 ) -> None:
-  """With dropout too: its mask does not depend on the devices."""
-  one, losses = five_steps((1, 1), linear, muon)
-  many, many_losses = five_steps(mesh_shape, linear, muon)
+  losses = expected[1]
   assert losses[-1] < losses[0] - 0.1
-  np.testing.assert_allclose(many_losses, losses, rtol=1e-4)
+  np.testing.assert_allclose(got[1], losses, rtol=1e-4)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3),
-    jax.device_get(many.params),
-    jax.device_get(one.params),
+    jax.device_get(got[0].params),
+    jax.device_get(expected[0].params),
   )
 
 
+@pytest.mark.parametrize(
+  ('mesh_shape', 'linear', 'muon'),
+  [
+    ((8, 1, 1), STRIDED, False),
+    ((1, 8, 1), STRIDED, False),
+    ((2, 2, 2), STRIDED, False),
+    ((2, 2, 2), STRIDED, True),
+    ((1, 4, 2), ODD, False),
+    ((2, 1, 2), LinearConfig('dense'), False),
+    ((1, 2, 2), LinearConfig('low_rank', rank=6), False),
+  ],
+)
+def test_a_mesh_gives_the_steps_of_one_device(
+  mesh_shape: tuple[int, int, int], linear: LinearConfig, muon: bool
+) -> None:
+  """With dropout too: its mask does not depend on the devices."""
+  one = five_steps((1, 1, 1), linear, muon)
+  assert_same_steps(five_steps(mesh_shape, linear, muon), one)
+
+
+def test_eight_devices_share_the_heads() -> None:
+  eight = {'heads': 8, 'width': 64}
+  assert_same_steps(
+    five_steps((1, 1, 8), **eight), five_steps((1, 1, 1), **eight)
+  )
+
+
+def test_a_scanned_stack_and_rematerialised_blocks() -> None:
+  """What is kept and what is computed again changes no step."""
+  plain = five_steps((1, 1, 1), scan=True, layers=2)
+  assert_same_steps(
+    five_steps((1, 1, 1), scan=True, layers=2, remat=True), plain
+  )
+  many = five_steps((2, 2, 2), scan=True, layers=2, remat=True)
+  assert_same_steps(many, plain)
+  layer = many[0].params['blocks']['mlp_in']['coefficients']
+  assert layer.shape == (2, 2, 16, 64)
+  assert layer.addressable_shards[0].data.shape == (2, 2, 16, 16)
+
+
+@pytest.mark.parametrize('scan', [False, True])
+@pytest.mark.parametrize('linear', [STRIDED, LinearConfig('dense')])
+def test_kernels_rebuilt_once_a_step(linear: LinearConfig, scan: bool) -> None:
+  settings = {'linear': linear, 'accumulate': 2, 'scan': scan}
+  expected = five_steps((1, 1, 1), rebuild_every='microbatch', **settings)
+  for mesh_shape in ((1, 1, 1), (1, 2, 2)):
+    got = five_steps(mesh_shape, rebuild_every='step', **settings)
+    assert_same_steps(got, expected)
+
+
 def test_each_device_keeps_its_part() -> None:
-  state, _ = five_steps((2, 4), STRIDED)
+  state, _ = five_steps((2, 2, 2), STRIDED)
   layer = state.params['block_0']['mlp_in']['coefficients']
   assert layer.shape == (2, 16, 64)
   assert layer.addressable_shards[0].data.shape == (2, 16, 16)
@@ -100,29 +154,39 @@ def test_each_device_keeps_its_part() -> None:
   assert momentum.addressable_shards[0].data.shape == (2, 16, 16)
 
 
+def test_a_dense_layer_keeps_its_rows_or_columns() -> None:
+  state, _ = five_steps((2, 1, 2), LinearConfig('dense'))
+  block = state.params['block_0']
+  shards = {
+    name: block[name]['kernel'].addressable_shards[0].data.shape
+    for name in ('mlp_in', 'mlp_out')
+  }
+  assert shards == {'mlp_in': (32, 64), 'mlp_out': (64, 32)}
+
+
 def test_what_does_not_divide_lies_whole() -> None:
-  state, _ = five_steps((2, 4), ODD)
+  state, _ = five_steps((1, 4, 2), ODD)
   layer = state.params['block_0']['out']['coefficients']
   assert layer.size % 4
   assert layer.sharding.is_fully_replicated
 
 
 @functools.cache
-def bytes_of(name: str, mesh_shape: tuple[int, int]) -> dict[str, int]:
+def bytes_of(name: str, mesh_shape: tuple[int, int, int]) -> dict[str, int]:
   return block_bytes(CONTENDERS[name], mesh_shape, width=32)
 
 
 @pytest.mark.parametrize(
   ('name', 'keep', 'mesh_shape'),
-  [('spectral nm/2', 0.5, (8, 1)), ('spectral nm/4', 0.25, (1, 8))],
+  [('spectral nm/2', 0.5, (8, 1, 1)), ('spectral nm/4', 0.25, (1, 8, 1))],
 )
 def test_k_numbers_are_gathered_and_k_reduced(
-  name: str, keep: float, mesh_shape: tuple[int, int]
+  name: str, keep: float, mesh_shape: tuple[int, int, int]
 ) -> None:
   dense, spectral = (bytes_of(n, mesh_shape) for n in ('dense', name))
   stored = 12 * 32**2 * 4
   assert dense['reduce'] == stored
-  assert dense['gather'] == (stored if mesh_shape == (1, 8) else 0)
+  assert dense['gather'] == (stored if mesh_shape == (1, 8, 1) else 0)
   for way in ('gather', 'reduce'):
     assert spectral[way] == pytest.approx(keep * dense[way], rel=0.02)
   vectors = 13 * 32 * 3 * 4 / mesh_shape[1]  # biases and norms, and moments
@@ -131,31 +195,41 @@ def test_k_numbers_are_gathered_and_k_reduced(
   )
 
 
-def test_operations_are_read_from_a_program() -> None:
-  program = """
-    %a = f32[8,4]{1,0} all-gather(%x), channel_id=1
-    %b = (f32[6,2]{1,0}, f32[7]{0}) all-reduce(%y, %z), channel_id=2
-    %c = bf16[3,2]{1,0} reduce-scatter(%w), channel_id=3
-    %d = f32[9,9]{1,0} add(%a, %a)
-  """
-  assert collective_bytes(program, 8) == {
-    'gather': 8 * 4 * 4,
-    'reduce': 6 * 2 * 4 + 8 * 3 * 2 * 2,
-  }
-
-
 def test_gradients_do_not_depend_on_who_gathers() -> None:
   """SGD shows a gradient's scale, which Adam would hide."""
   config = TransformerConfig(
-    context=16, width=32, layers=1, heads=2, linear=STRIDED
+    context=16, width=32, layers=1, heads=2, qkv='separate', linear=STRIDED
   )
   model, optimizer = Transformer(11, config), optax.sgd(1.0)
   drawn = np.random.default_rng(0).integers(11, size=(8, 16), dtype=np.int32)
   after: list[Any] = []
-  for shape in ((1, 1), (2, 4)):
-    mesh = sharding.make_mesh(MeshSettings(*shape), 8)
+  for shape, accumulate in (((1, 1, 1), 1), ((2, 2, 2), 1), ((2, 2, 2), 2)):
+    mesh = sharding.make_mesh(MeshSettings(*shape), 8, 2)
     state = make_initial_state(model, optimizer, mesh, seed=0)()
     batch = sharding.put_batch({'inputs': drawn, 'targets': drawn}, mesh)
-    state, _ = make_train_step(model, optimizer, mesh, seed=0)(state, batch)
+    step = make_train_step(
+      model, optimizer, mesh, seed=0, accumulate=accumulate
+    )
+    state, _ = step(state, batch)
     after.append(jax.device_get(state.params))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *after)
+  for other in after[1:]:
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), after[0], other
+    )
+
+
+def test_each_device_rebuilds_its_own_columns() -> None:
+  """Half of a layer's products, but for the half that all columns share."""
+  flops = {}
+  for tensor in (1, 2):
+    config = TransformerConfig(
+      context=16, width=32, layers=1, heads=2, qkv='separate', linear=STRIDED
+    )
+    model, optimizer = Transformer(11, config), optax.sgd(1.0)
+    mesh = sharding.make_mesh(MeshSettings(1, 1, tensor), 8, 2)
+    state = jax.eval_shape(make_initial_state(model, optimizer, mesh, seed=0))
+    tokens = jax.ShapeDtypeStruct((8, 16), np.int32)
+    step: Any = make_train_step(model, optimizer, mesh, seed=0)
+    traced = step.trace(state, {'inputs': tokens, 'targets': tokens})
+    flops[tensor] = product_flops(traced.jaxpr.jaxpr, tensor)
+  assert 0.5 * flops[1] <= flops[2] < 0.52 * flops[1]
