@@ -77,7 +77,7 @@ _RUNTIMES = {
 # Named by the flags that give them.
 _PATTERNS = {
   'name': (r'[a-z]([a-z0-9-]{0,61}[a-z0-9])?', 'small letters, digits and -'),
-  'zone': (r'[a-z]+-[a-z]+\d+-[a-z]', 'a zone, as us-west4-a'),
+  'zone': (r'[a-z]+-[a-z]+\d+-[a-z0-9]+', 'a zone, as us-west4-a'),
   'type': (r'v\d+[a-z]*-\d+', 'an accelerator type, as v5litepod-16'),
   'bucket': (r'[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]', "a bucket's bare name"),
   'run_name': (r'\w[\w.-]*', 'letters, digits, ., _ and -'),
