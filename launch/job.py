@@ -190,10 +190,12 @@ def fetch(job: Job) -> None:
   if not job.tpu.dry_run:
     job.target.mkdir(parents=True, exist_ok=True)
   answer = job.tpu.gcloud(
-    'storage', 'rsync', '--recursive', source, str(job.target)
+    'storage', 'rsync', source, str(job.target), '--recursive'
   )
   if answer.status:
-    raise StopError(f'fetching {source} failed: {answer.reason}.')
+    raise StopError(
+      f'fetching {source} failed: {answer.reason}; it stays there.'
+    )
 
 
 def delete(job: Job) -> None:
@@ -215,7 +217,7 @@ def _leave(job: Job) -> str:
   if job.keep:
     return f'--keep: {job.tpu.name} costs money until {job.tpu.again("delete")}'
   delete(job)
-  return 'Nothing is left that costs money.'
+  return 'No TPU is left.'
 
 
 def create(job: Job) -> None:
@@ -232,14 +234,14 @@ def create(job: Job) -> None:
     raise
   except (StopError, LostError) as error:
     delete(job)
-    raise StopError(f'{error} Nothing is left that costs money.') from error
+    raise StopError(f'{error} No TPU is left.') from error
 
 
 def _check_bucket(job: Job) -> None:
   """Refuses a bucket that is not there, or cannot keep checkpoints."""
   answer = job.tpu.gcloud(
     *('storage', 'buckets', 'describe', f'gs://{job.bucket}'),
-    *('--raw', '--format=value(hierarchicalNamespace.enabled)'),
+    *('--format=value(hierarchicalNamespace.enabled)', '--raw'),
     pretend='True',
   )
   if answer.status:

@@ -1,6 +1,7 @@
 """Imports run downward only: the table of the README's map."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,15 @@ def test_imports_run_downward(path: Path) -> None:
 def test_recipes_are_data(path: Path) -> None:
   for name in _imported(path):
     assert name.split('.')[0] in ('configs', 'ml_collections')
+
+
+@pytest.mark.parametrize(
+  'path', sorted((REPOSITORY / 'launch').glob('*.py')), ids=lambda p: p.stem
+)
+def test_the_launcher_runs_where_nothing_is_installed(path: Path) -> None:
+  own = {p.stem for p in path.parent.glob('*.py')}
+  for name in _imported(path):
+    assert name.split('.')[0] in sys.stdlib_module_names | own | {'absl'}
 
 
 def test_no_module_is_a_heap() -> None:

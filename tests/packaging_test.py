@@ -21,6 +21,18 @@ def test_requirements_and_project_agree() -> None:
   assert required == pins
 
 
+def test_the_tpus_requirements_have_the_same_pin() -> None:
+  def lines(name: str) -> list[str]:
+    text = (REPOSITORY / name).read_text()
+    return [x for x in text.splitlines() if x and not x.startswith('#')]
+
+  (jax,) = (x for x in lines('requirements.txt') if x.startswith('jax>'))
+  assert lines('requirements-tpu.txt') == [
+    '-r requirements.txt',
+    jax.replace('jax', 'jax[tpu]', 1),
+  ]
+
+
 def test_broken_compilers_are_excluded() -> None:
   text = (REPOSITORY / 'requirements.txt').read_text()
   for package in ('jax', 'jaxlib'):

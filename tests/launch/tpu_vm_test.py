@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ WORKER_PROGRAMS = {
 }
 STATES = ['WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE']
 WELL = {'states': ['ACTIVE'], 'train': 'well'}
-NOTHING_LEFT = 'Nothing is left that costs money.'
+WHERE = ('--name=my-tpu', '--zone=us-west4-a', '--poll=0.03')
+NOTHING_LEFT = 'No TPU is left.'
 QUOTA = "RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptible' has been exceeded."
 
 
@@ -95,7 +97,7 @@ class World:
     )
 
   def launch(self, verb: str, *arguments: str) -> tuple[int, str, str]:
-    flags = ('--name=my-tpu', '--zone=us-west4-a', '--poll=0.03')
+    flags = WHERE
     if verb in ('create', 'run'):
       flags += ('--type=v5litepod-16',)
     if verb in ('install', 'fetch', 'run'):
@@ -341,9 +343,8 @@ def test_a_tpu_that_somebody_deleted_is_not_made_anew(world: World) -> None:
 
 def test_an_interrupted_run_is_picked_up(world: World) -> None:
   world.happens({**WELL, 'train': 'wait'})
-  flags = ('--name=my-tpu', '--zone=us-west4-a', '--poll=0.03')
   process = world.start(
-    'run', *flags, '--type=v5litepod-16', '--bucket=my-bucket'
+    'run', *WHERE, '--type=v5litepod-16', '--bucket=my-bucket'
   )
   assert process.stdout is not None
   while 'step 3' not in process.stdout.readline():
@@ -370,8 +371,16 @@ def test_the_steps_one_by_one(world: World) -> None:
   assert world.launch('install')[0] == 0
   assert world.launch('start', '--', '--config=a.py')[0] == 0
   assert 'a training runs here already' in world.refused('start')
+  process = world.start('follow', *WHERE)
+  assert process.stdout is not None
+  seen = ''
+  while 'step 3' not in seen:
+    seen += process.stdout.readline()
+  time.sleep(0.5)  # looks again, and sees nothing new
   (world.root / 'go').touch()
-  assert world.launch('follow')[0] == 0
+  seen += process.communicate(timeout=30)[0]
+  assert process.returncode == 0
+  assert re.findall('step [1-5]', seen) == [f'step {n}' for n in range(1, 6)]
   assert world.launch('install')[0] == 0  # again, over what is there
   assert world.launch('fetch', '--to=here')[0] == 0
   assert (world.root / 'home' / 'here' / 'checkpoint-1').exists()
