@@ -26,6 +26,10 @@ class LostError(Exception):
   """The TPU or one of its workers is gone; another TPU can go on."""
 
 
+class UnreachedError(LostError):
+  """No way leads to a worker: it is gone, or our own network is at fault."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
   """What a command gave: its exit status, its output, and why it failed."""
@@ -103,21 +107,18 @@ class CloudTpu:
     where = [f'--name={self.name}', f'--zone={self.zone}', *project]
     return shlex.join(['python', 'launch/tpu_vm.py', verb, *where])
 
-  def call(self, *command: str, pretend: str = '') -> Answer:
-    """Runs a command; in a dry run prints it, and `pretend` is its output."""
+  def gcloud(self, *command: str, pretend: str = '') -> Answer:
+    """Runs gcloud; a dry run prints it, and `pretend` is its output."""
+    project = [f'--project={self.project}'] if self.project else []
+    full = ['gcloud', *command, *project, '--quiet']
     if self.dry_run:
-      print(shlex.join(command), flush=True)
+      print(shlex.join(full), flush=True)
       return Answer(0, pretend.encode())
     done = subprocess.run(
-      command, stdin=subprocess.DEVNULL, capture_output=True, check=False
+      full, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     why = reason(done.stderr.decode(errors='replace'))
     return Answer(done.returncode, done.stdout, why)
-
-  def gcloud(self, *command: str, pretend: str = '') -> Answer:
-    """Runs a gcloud command in the project."""
-    project = [f'--project={self.project}'] if self.project else []
-    return self.call('gcloud', *command, *project, '--quiet', pretend=pretend)
 
   def queued(self, verb: str, *options: str, pretend: str = '') -> Answer:
     """Runs a command on the queued resource."""
@@ -230,5 +231,5 @@ class CloudTpu:
     if answer.status:
       self.check()
       if answer.status == 255:
-        raise LostError(f'a worker cannot be reached ({answer.reason})')
+        raise UnreachedError(f'a worker cannot be reached ({answer.reason})')
       raise StopError(f'{step} failed: {answer.reason}.')

@@ -17,10 +17,11 @@ from cloud_tpu import (
   LostError,
   StopError,
   UnclearError,
+  UnreachedError,
   worker,
 )
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+_REPOSITORY = Path(__file__).resolve().parent.parent
 _QUOTA = (
   'Ask for more at https://console.cloud.google.com/iam-admin/quotas (spot '
   'TPUs have a quota of their own), or take another --type or --zone.'
@@ -111,23 +112,33 @@ def _wait(job: Job) -> None:
     job.tpu.pause()
 
 
-def _git(*command: str) -> str:
-  git = ['git', '-C', str(REPOSITORY), *command]
-  return subprocess.run(
-    git, capture_output=True, text=True, check=True
-  ).stdout.strip()
+def git(*command: str) -> str:
+  """What a git command on this checkout prints.
+
+  Raises:
+    StopError: if it fails.
+  """
+  full = ['git', '-C', str(_REPOSITORY), *command]
+  try:
+    done = subprocess.run(full, capture_output=True, text=True, check=True)
+  except (OSError, subprocess.CalledProcessError) as error:
+    raise StopError(
+      f'{shlex.join(full)} fails ({error}); the workers get the HEAD of a git '
+      'checkout: install git, and git clone the project.'
+    ) from error
+  return done.stdout.strip()
 
 
 def install(job: Job) -> None:
   """Brings HEAD, and all that it needs, to the workers."""
-  job.tpu.say(f'installing {_git("log", "-1", "--format=%h")} on all workers')
-  if changed := len(_git('status', '--porcelain').splitlines()):
+  job.tpu.say(f'installing {git("log", "-1", "--format=%h")} on all workers')
+  if changed := len(git('status', '--porcelain').splitlines()):
     job.tpu.say(
       f'note: {changed} files here are not as in HEAD, which is installed'
     )
   with tempfile.TemporaryDirectory() as folder:
     archive = f'{folder}/spectral_jax.tar.gz'
-    _git('archive', f'--output={archive}', 'HEAD')
+    git('archive', f'--output={archive}', 'HEAD')
     for _ in range(PATIENCE):
       copied = job.tpu.copy(archive)
       if copied.status == 0:
@@ -174,6 +185,10 @@ def follow(job: Job) -> None:
     if stands.startswith('ended'):
       job.tpu.say(f'train.py has {stands}; looking whether a worker is lost')
       job.tpu.check_workers()
+      # It may be another worker that failed first.
+      job.tpu.say('the last lines of all workers:')
+      sys.stdout.buffer.write(job.tpu.ssh('all', worker('last')).output)
+      sys.stdout.flush()
       status = stands.removeprefix('ended ')
       raise StopError(
         f'train.py: exit status {status}; the log above says why.'
@@ -273,6 +288,7 @@ def _begin(job: Job) -> None:
 def _train(job: Job) -> None:
   """Trains to the end, on as many TPUs as that takes."""
   restarts = 0
+  unreached = False
   while True:
     try:
       _begin(job)
@@ -280,11 +296,16 @@ def _train(job: Job) -> None:
       return
     except LostError as lost:
       job.tpu.say(f'lost: {lost}')
+      if unreached and isinstance(lost, UnreachedError):
+        raise StopError(
+          f'{lost}, twice in a row; mend the way there, as docs/tpu.md says.'
+        ) from lost
       if restarts == job.restarts:
         raise StopError(
           f'--restarts: {lost}, after {restarts} new TPUs; the same command '
           'goes on from the newest checkpoint.'
         ) from lost
+      unreached = isinstance(lost, UnreachedError)
     delete(job)
     restarts += 1
     job.tpu.say(f'making it anew, {restarts} of at most {job.restarts} times')

@@ -141,8 +141,11 @@ def _check_flags(verb: str, train_flags: Sequence[str]) -> None:
   for flag in train_flags:
     if re.match('--?(no)?(workdir|distributed)(=|$)', flag):
       _fail(f'{flag}: the launcher gives this itself; leave it out.')
-  if verb in ('install', 'run') and not (job.REPOSITORY / '.git').exists():
-    _fail(f'{job.REPOSITORY} is no git checkout; git clone the project.')
+  if verb in ('install', 'run'):
+    try:
+      job.git('rev-parse', 'HEAD')
+    except StopError as error:
+      _fail(str(error))
   if not _DRY_RUN.value and not shutil.which('gcloud'):
     _fail(
       'gcloud is not on PATH; install the Google Cloud CLI, '

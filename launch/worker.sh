@@ -5,6 +5,7 @@
 #   worker.sh start RUN FLAG...  train.py in ~/bucket/RUN, under tmux
 #   worker.sh report OFFSET      how it stands, and its log from a byte on
 #   worker.sh alive              fails if the training is gone without a word
+#   worker.sh last               how it stands, and the last lines of its log
 #
 # It leaves ~/train.log and, once the training has ended, ~/train.status.
 set -euo pipefail
@@ -99,6 +100,11 @@ report() {
 
 alive() {
   [[ $(stands) =~ ^(running|ended) ]] || fail "the training here is $(stands)"
+}
+
+last() {
+  echo "$(hostname): $(stands)"
+  tail -n 20 ~/train.log
 }
 
 "$@"

@@ -254,8 +254,8 @@ def test_restarts_are_bounded(world: World) -> None:
 @pytest.mark.parametrize(
   ('verb', 'tpu', 'errors'),
   [
-    ('create', WELL, {'create': [QUOTA]}),
-    ('run', {'states': ['PROVISIONING', 'FAILED'], 'failure': QUOTA}, {}),
+    ('run', WELL, {'create': [QUOTA]}),
+    ('create', {'states': ['PROVISIONING', 'FAILED'], 'failure': QUOTA}, {}),
   ],
 )
 def test_quota_gets_one_line_and_leaves_nothing(
@@ -270,6 +270,14 @@ def test_quota_gets_one_line_and_leaves_nothing(
   assert world.count('create') == 1
 
 
+def test_what_cannot_be_reached_is_not_made_for_ever(world: World) -> None:
+  world.happens(*[{**WELL, 'unreachable': [1]}] * 3)
+  line = world.refused('run')
+  assert re.search(r'a worker cannot be reached \(.*\), twice in a row', line)
+  assert line.endswith(NOTHING_LEFT)
+  assert world.count('create') == 2
+
+
 def test_a_wait_that_is_too_long_leaves_nothing(world: World) -> None:
   world.happens({'states': ['WAITING_FOR_RESOURCES']})
   line = world.refused('run', '--wait_hours=0')
@@ -282,7 +290,9 @@ def test_a_training_that_fails_ends_the_run(world: World) -> None:
   world.happens({**WELL, 'train': 'error'})
   status, output, error = world.launch('run')
   assert status == 1
-  assert 'Traceback: it went wrong' in output
+  _, ends = output.split('the last lines of all workers')
+  assert len(re.findall(': ended 1\n.*\n.*\n.*\nstep 3', ends)) == 2
+  assert output.count('Traceback: it went wrong') == 3
   assert error == (
     f'error: train.py: exit status 1; the log above says why. {NOTHING_LEFT}\n'
   )
@@ -341,26 +351,34 @@ def test_a_tpu_that_somebody_deleted_is_not_made_anew(world: World) -> None:
   assert world.count('create') == 1
 
 
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+  assert process.stdout is not None
+  seen = ''
+  while text not in seen:
+    line = process.stdout.readline()
+    assert line, seen
+    seen += line
+  return seen
+
+
 def test_an_interrupted_run_is_picked_up(world: World) -> None:
   world.happens({**WELL, 'train': 'wait'})
-  process = world.start(
-    'run', *WHERE, '--type=v5litepod-16', '--bucket=my-bucket'
-  )
-  assert process.stdout is not None
-  while 'step 3' not in process.stdout.readline():
-    pass
+  command = ('run', *WHERE, '--type=v5litepod-16', '--bucket=my-bucket')
+  process = world.start(*command)
+  read_until(process, 'step 3')
   process.send_signal(signal.SIGINT)
   _, error = process.communicate(timeout=30)
   assert process.returncode == 130
   assert error.strip().startswith('interrupted; if my-tpu is there, it goes on')
   assert error.strip().endswith('delete --name=my-tpu --zone=us-west4-a')
   assert world.is_left()
+  process = world.start(*command)
+  read_until(process, 'a training runs on it')
   (world.root / 'go').touch()
-  status, output, error = world.launch('run')
-  assert (status, error) == (0, '')
-  assert 'there is a my-tpu already, ACTIVE' in output
+  output, error = process.communicate(timeout=30)
+  assert (process.returncode, error) == (0, '')
   assert_trained(world, output)
-  assert world.count('create') == 1
+  assert world.count('create') == world.count('scp') == 1
 
 
 def test_the_steps_one_by_one(world: World) -> None:
@@ -372,10 +390,7 @@ def test_the_steps_one_by_one(world: World) -> None:
   assert world.launch('start', '--', '--config=a.py')[0] == 0
   assert 'a training runs here already' in world.refused('start')
   process = world.start('follow', *WHERE)
-  assert process.stdout is not None
-  seen = ''
-  while 'step 3' not in seen:
-    seen += process.stdout.readline()
+  seen = read_until(process, 'step 3')
   time.sleep(0.5)  # looks again, and sees nothing new
   (world.root / 'go').touch()
   seen += process.communicate(timeout=30)[0]
@@ -471,3 +486,12 @@ def test_without_gcloud_it_says_what_to_install(world: World) -> None:
   )
   assert process.returncode == 2
   assert process.stderr.startswith('error: gcloud is not on PATH; install')
+
+
+def test_without_a_checkout_it_says_so(world: World, tmp_path: Path) -> None:
+  world.checkout = tmp_path / 'copy'
+  shutil.copytree(REPOSITORY / 'launch', world.checkout / 'launch')
+  status, _, error = world.launch('run')
+  assert status == 2
+  assert re.match('error: git .*rev-parse HEAD fails .*git clone', error)
+  assert world.calls() == []
