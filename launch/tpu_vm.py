@@ -1,4 +1,4 @@
-"""Trains on Cloud TPU VMs, from creating them to deleting them.
+r"""Trains on Cloud TPU VMs, from creating them to deleting them.
 
   python launch/tpu_vm.py run --name=my-tpu --zone=us-west4-a \
     --type=v5litepod-16 --spot --bucket=my-bucket -- --config=configs/paper.py
