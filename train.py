@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
   """Does what --mode says."""
   del argv
   # Imported here, so that a mistyped flag is answered at once.
-  from spectral_jax.training import loop
+  from spectral_jax.training import loop, processes
 
   values = flags.FLAGS
   if not values['verbosity'].present:
@@ -33,20 +33,21 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
   try:
     settings, workdir = command.run_settings()
-    if values.mode == 'train':
-      loop.train(settings, workdir)
-    elif values.mode == 'eval':
-      loop.evaluate(settings, workdir, values.checkpoint)
-    else:
-      loop.sample(
-        settings,
-        workdir,
-        values.checkpoint,
-        prompt=values.prompt,
-        length=values.length,
-        temperature=values.temperature,
-        seed=values.seed,
-      )
+    with processes.joined(command.group(), command.told(settings)):
+      if values.mode == 'train':
+        loop.train(settings, workdir)
+      elif values.mode == 'eval':
+        loop.evaluate(settings, workdir, values.checkpoint)
+      else:
+        loop.sample(
+          settings,
+          workdir,
+          values.checkpoint,
+          prompt=values.prompt,
+          length=values.length,
+          temperature=values.temperature,
+          seed=values.seed,
+        )
   except UserError as error:
     command.fail(str(error))
   except KeyboardInterrupt:

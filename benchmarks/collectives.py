@@ -26,6 +26,7 @@ from spectral_jax.layers.layer_table import aligned
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
+from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.program import collectives
 from spectral_jax.training.settings import MeshSettings
 from spectral_jax.training.step import init_state, make_train_step
@@ -58,7 +59,7 @@ def measure(
 ) -> dict[str, int]:
   """Bytes of a model's train step: gathered, reduced, and kept on a device."""
   model, optimizer = Transformer(_VOCABULARY, config), optax.adam(1e-3)
-  mesh = sharding.make_mesh(MeshSettings(*mesh_shape), 8)
+  mesh = make_mesh(MeshSettings(*mesh_shape), 8)
   state = sharding.abstract(
     jax.eval_shape(lambda: init_state(model, optimizer, 0)), mesh
   )

@@ -19,6 +19,7 @@ from configs import shakespeare
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training import sharding
+from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.optimizer import make_optimizer
 from spectral_jax.training.settings import Settings
 from spectral_jax.training.step import init_state, make_train_step
@@ -45,7 +46,7 @@ def _contender(
   """A function that takes the next step of a model and returns its loss."""
   config = dataclasses.replace(settings.model, linear=linear)
   model = Transformer(_VOCABULARY, config)
-  mesh = sharding.make_mesh(settings.mesh, batch_size)
+  mesh = make_mesh(settings.mesh, batch_size)
   tokens = np.random.default_rng(0).integers(
     _VOCABULARY, size=(batch_size, config.context), dtype=np.int32
   )

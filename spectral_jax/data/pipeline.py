@@ -28,16 +28,17 @@ def train_batches(
   """Returns an endless iterator over windows in random order.
 
   Every window of the text is drawn once an epoch, each epoch in another order.
-  The order depends on the seed alone; of it process `rank` of `world` takes
-  every world-th window, so no two processes share one within an epoch.
+  The order depends on the seed alone. Batches of B·world windows are cut from
+  it, and of each the reader `rank` of `world` takes its own B, one after the
+  other: no two readers share a window within an epoch.
 
   Args:
     tokens: ids of shape [length].
     context: T, the tokens a window.
-    batch_size: B, the windows a batch of this process.
+    batch_size: B, the windows a batch of this reader.
     seed: of the order.
-    rank: which process this is.
-    world: how many processes there are.
+    rank: which reader this is.
+    world: how many readers there are.
     first_batch: how many batches were drawn before; the iterator goes on as if
       it had drawn them, whatever `world` was then, if B·world was the same.
 
@@ -64,11 +65,10 @@ def train_batches(
     }
 
   starts = grain.MapDataset.range(len(tokens) - context).seed(seed).shuffle()
-  # Sliced after repeat(), the processes share one stream: none of them enters
-  # an epoch before the others, whatever their number.
-  drawn = first_batch * batch_size * world
-  starts = starts.repeat()[drawn + rank :: world]
-  starts = starts.batch(batch_size, drop_remainder=True)
+  # Sliced after repeat(), the readers share one stream: none of them enters an
+  # epoch before the others, whatever their number.
+  starts = starts.repeat().batch(batch_size, drop_remainder=True)
+  starts = starts[first_batch * world + rank :: world]
   # The tokens are in memory: threads would only contend for the interpreter.
   options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   return iter(starts.map(windows).to_iter_dataset(options))

@@ -10,13 +10,28 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
+from spectral_jax.errors import UserError
+from spectral_jax.training.joining import Group
 from spectral_jax.training.settings import Settings, keys, unknown_key
-from spectral_jax.training.workdir import check_recipe, read_recipe
+from spectral_jax.training.workdir import check_recipe, flatten, read_recipe
 
 _EXPECTED = {
   'invalid literal for int() with base 10': 'expected a whole number',
   'could not convert string to float': 'expected a number',
 }
+
+# What processes must be told alike, beside the recipe; and what each may be
+# told its own of.
+_ALIKE = (
+  'mode',
+  'checkpoint',
+  'prompt',
+  'length',
+  'temperature',
+  'seed',
+  'process_count',
+)
+_OWN = ('config.data.path', 'config.data.directory')
 
 
 def _check_keys(argv: Sequence[str]) -> None:
@@ -50,6 +65,26 @@ def define_flags(default_config: Path) -> None:
     'train: trains, or goes on training, the run in --workdir. eval: prints '
     'the scores of a checkpoint. sample: generates text from a checkpoint. '
     'eval and sample take the recipe from --workdir.',
+  )
+  flags.DEFINE_bool(
+    'distributed',
+    None,
+    'Joins other processes, as Cloud TPU, SLURM or Open MPI tell; by default '
+    'if SLURM or Open MPI has started several.',
+  )
+  flags.DEFINE_string(
+    'coordinator',
+    None,
+    'To join other processes by hand: HOST:PORT, where process 0 listens.',
+  )
+  flags.DEFINE_integer(
+    'process_count', None, 'By hand: how many there are.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'process_id', None, 'By hand: which of them this is, from 0.', lower_bound=0
+  )
+  flags.DEFINE_integer(
+    'join_timeout', 120, 'Seconds to wait for the others.', lower_bound=1
   )
   flags.DEFINE_string(
     'checkpoint', 'latest', 'For eval and sample: latest, best, or a step.'
@@ -102,8 +137,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
     flags.FLAGS.config.to_dict()  # raises where the recipe could not be read
+    group()
   except flags.Error as error:
     fail(one_line(error))
+  except UserError as error:
+    fail(str(error))
   except Exception as error:  # a recipe is a program, and may raise anything
     fail(
       f'--config: {given} is no recipe ({type(error).__name__}: '
@@ -146,6 +184,29 @@ def run_settings() -> tuple[Settings, Path]:
   if values.mode != 'train':
     check_recipe(workdir, settings)
   return settings, workdir
+
+
+def group() -> Group:
+  """The processes that the parsed flags say are to train as one.
+
+  Raises:
+    UserError: for flags that do not go together.
+  """
+  values = flags.FLAGS
+  return Group(
+    values.distributed,
+    values.coordinator,
+    values.process_count,
+    values.process_id,
+    values.join_timeout,
+  )
+
+
+def told(settings: Settings) -> dict[str, Any]:
+  """What all processes must have been told alike, by the names of flags."""
+  recipe = flatten(settings.to_mapping())
+  flag_values = {f'--{name}': flags.FLAGS[name].value for name in _ALIKE}
+  return recipe | flag_values | dict.fromkeys(_OWN)
 
 
 def _override(recipe: dict[str, Any], name: str, value: object) -> None:

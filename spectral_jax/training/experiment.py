@@ -21,7 +21,8 @@ from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
 from spectral_jax.errors import UserError
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer
-from spectral_jax.training import sharding, workdir
+from spectral_jax.training import processes, sharding, workdir
+from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.optimizer import make_optimizer
 from spectral_jax.training.settings import DataSettings, Settings
 from spectral_jax.training.step import (
@@ -61,7 +62,7 @@ def _abstract_params(model: Transformer) -> Any:
 
 def _mesh(settings: Settings) -> Mesh:
   train = settings.train
-  return sharding.make_mesh(
+  return make_mesh(
     settings.mesh,
     train.batch_size // train.accumulate,
     settings.model.heads,
@@ -107,14 +108,21 @@ class Experiment:
     Raises:
       UserError: for data, devices, a compiler or a workdir that will not do.
     """
-    corpus = _corpus(settings.data)
-    tokenizer = make_tokenizer(settings.data.tokenizer, corpus.text)
-    experiment = cls(settings, tokenizer, _mesh(settings))
-    # These refuse a text that is too short, before anything is trained on it.
-    experiment.train_batches(0)
-    experiment.evaluation_batches('validation')
-    check_compiler()
-    workdir.claim(directory, settings, experiment.digest(), tokenizer)
+    with processes.together():
+      corpus = _corpus(settings.data)
+      tokenizer = make_tokenizer(settings.data.tokenizer, corpus.text)
+      experiment = cls(settings, tokenizer, _mesh(settings))
+      # These refuse a text that is too short, before anything is trained on it.
+      experiment.train_batches(0)
+      experiment.evaluation_batches('validation')
+      check_compiler()
+    digest = experiment.digest()
+    with processes.together():
+      if processes.is_first():
+        workdir.claim(directory, settings, digest, tokenizer)
+    with processes.together():
+      if not processes.is_first():
+        workdir.check_shared(directory, settings, digest)
     return experiment
 
   @classmethod
@@ -124,8 +132,9 @@ class Experiment:
     Raises:
       UserError: for devices, a compiler or a workdir that will not do.
     """
-    check_compiler()
-    return cls(settings, workdir.read_tokenizer(directory), _mesh(settings))
+    with processes.together():
+      check_compiler()
+      return cls(settings, workdir.read_tokenizer(directory), _mesh(settings))
 
   @property
   def corpus(self) -> Corpus:
@@ -148,18 +157,46 @@ class Experiment:
   def train_batches(self, done: int) -> Iterator[Batch]:
     """The batches of the steps after `done`, on the mesh.
 
+    A process reads the rows that its own devices hold, and no others.
+
     Raises:
       UserError: if the text is shorter than a context.
     """
-    settings = self.settings
-    batches = pipeline.train_batches(
-      self.tokenizer.encode(self.corpus.train),
-      context=settings.model.context,
-      batch_size=settings.train.batch_size,
-      seed=settings.seed,
-      first_batch=done,
-    )
-    return (sharding.put_batch(batch, self.mesh) for batch in batches)
+    tokens = self.tokenizer.encode(self.corpus.train)
+    context = self.settings.model.context
+    shape = (self.settings.train.batch_size, context)
+    where = sharding.by_batch(self.mesh)
+    rows, _ = where.shard_shape(shape)
+
+    def part(index: Any) -> int:
+      """Which of the parts of a batch, of `rows` each, an index means."""
+      return (index[0].start or 0) // rows
+
+    own = map(part, where.addressable_devices_indices_map(shape).values())
+    readers = {
+      rank: pipeline.train_batches(
+        tokens,
+        context=context,
+        batch_size=rows,
+        seed=self.settings.seed,
+        rank=rank,
+        world=shape[0] // rows,
+        first_batch=done,
+      )
+      for rank in set(own)
+    }
+
+    def read() -> Batch:
+      parts = {rank: next(reader) for rank, reader in readers.items()}
+
+      def lay(name: str) -> jax.Array:
+        return jax.make_array_from_callback(
+          shape, where, lambda index: parts[part(index)][name]
+        )
+
+      return {name: lay(name) for name in ('inputs', 'targets')}
+
+    return iter(read, None)
 
   def evaluation_batches(self, split: str) -> Iterator[Batch]:
     """The batches of the whole of a split, on the mesh.

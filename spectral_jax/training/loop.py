@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from spectral_jax.errors import UserError
-from spectral_jax.training import console, report, workdir
+from spectral_jax.training import console, processes, report, workdir
 from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.metrics import MetricsLog
@@ -133,7 +133,9 @@ def train(settings: Settings, directory: Path) -> None:
       state = experiment.init_state()
     else:
       state = _restore(experiment, checkpoints, latest)
-    with MetricsLog(directory, start_step=latest or 0) as log:
+    with MetricsLog(
+      directory, start_step=latest or 0, writes=processes.is_first()
+    ) as log:
       state = _train_steps(experiment, state, checkpoints, log)
       rows = log.rows
     best = checkpoints.best

@@ -33,6 +33,8 @@ class MetricsLog:
     start_step: The step this run goes on from, 0 for a fresh one. Rows of later
       steps come from a run that was killed after its last checkpoint; they are
       dropped here and hidden in TensorBoard, for they will be written again.
+    writes: Whether there are files to append to; of several processes one has
+      them.
 
   Attributes:
     rows: All rows, those kept from before first; each has the key 'step'.
@@ -41,11 +43,16 @@ class MetricsLog:
     UserError: If an earlier `metrics.jsonl` has a line that is not JSON.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, start_step: int) -> None:
-    workdir.mkdir(parents=True, exist_ok=True)
+  def __init__(
+    self, workdir: pathlib.Path, *, start_step: int, writes: bool = True
+  ) -> None:
     self.rows = [
       row for row in read_metrics(workdir) if row['step'] <= start_step
     ]
+    self._writes = writes
+    if not writes:
+      return
+    workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / _FILENAME
     write_text(path, ''.join(map(_line, self.rows)))
     self._file = path.open('a', encoding='ascii')
@@ -61,6 +68,8 @@ class MetricsLog:
     """Appends one row; the values are Python, numpy or JAX scalars."""
     row = {'step': step} | {key: float(value) for key, value in values.items()}
     self.rows.append(row)
+    if not self._writes:
+      return
     # One call for line and newline: a line without its newline is a torn one.
     self._file.write(_line(row))
     self._file.flush()
@@ -69,8 +78,9 @@ class MetricsLog:
 
   def close(self) -> None:
     """Flushes and closes all files; a second call does nothing."""
-    self._file.close()
-    self._events.close()
+    if self._writes:
+      self._file.close()
+      self._events.close()
 
   def __enter__(self) -> Self:
     return self

@@ -11,7 +11,7 @@ import numpy as np
 from spectral_jax.data.tokenizer import Tokenizer
 from spectral_jax.errors import UserError
 from spectral_jax.models.generate import generate
-from spectral_jax.training import console, workdir
+from spectral_jax.training import console, processes, workdir
 from spectral_jax.training.experiment import Experiment, Score
 from spectral_jax.training.loss_picture import draw_loss
 from spectral_jax.training.machine import machine_facts
@@ -44,10 +44,10 @@ def describe(experiment: Experiment) -> dict[str, str]:
     'low_rank': f'low rank {linear.rank}',
   }
   axes = ', '.join(f'{name} {size}' for name, size in mesh.shape.items())
-  device = mesh.devices.flat[0]
+  device, count = mesh.devices.flat[0], jax.process_count()
   return {
     'device': f'{device.device_kind} ({device.platform}), {mesh.size} of '
-    f'{jax.device_count()}',
+    f'{jax.device_count()}, in {count} process{"es" if count > 1 else ""}',
     'mesh': axes,
     'linear layers': how[linear.kind],
     'parameters': f'{stored:,} stored; a dense model stores {as_dense:,} '
@@ -117,10 +117,13 @@ def draw(
   rows: list[dict[str, float]],
   directory: Path,
 ) -> None:
-  """Draws loss.png and spectra.png."""
+  """Draws loss.png and spectra.png; all processes call it, the first draws."""
   settings = experiment.settings
+  initial = processes.on_host(experiment.init_state().params)
+  params = processes.on_host(params)
+  if not processes.is_first():
+    return
   draw_loss(rows, directory / 'loss.png', title=f'{settings.name}: loss')
-  initial = experiment.init_state().params
   draw_spectra(
     magnitudes(params, settings.model),
     directory / 'spectra.png',
@@ -138,6 +141,8 @@ def finish(
 ) -> None:
   """Writes summary.json and sample.txt, and prints the closing tables.
 
+  All processes call it, the first writes.
+
   Args:
     experiment: the run's.
     params: its parameters after the last step.
@@ -148,9 +153,12 @@ def finish(
       without the time between a stop and going on.
   """
   stored, as_dense = experiment.parameter_counts()
+  text = sample_text(experiment, params)
+  params = processes.on_host(params)
+  if not processes.is_first():
+    return
   ranks = stable_ranks(params, experiment.settings.model)
   stable_rank = float(np.mean(list(ranks.values())))
-  text = sample_text(experiment, params)
   summary = {
     'name': experiment.settings.name,
     'validation_loss': score.loss,

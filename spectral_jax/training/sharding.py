@@ -1,78 +1,17 @@
-"""The mesh, and where state and batches lie on it."""
+"""Where a train state and its batches lie on a mesh."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spectral_jax.errors import UserError
 from spectral_jax.models.transformer import (
   SCANNED,
   SPLIT_INPUTS,
   SPLIT_OUTPUTS,
 )
-from spectral_jax.training.settings import MeshSettings
-
-
-def make_mesh(
-  settings: MeshSettings,
-  batch_size: int,
-  heads: int = 1,
-  devices: Sequence[jax.Device] | None = None,
-) -> Mesh:
-  """A mesh with the axes `data`, `fsdp` and `tensor`, over the first devices.
-
-  Args:
-    settings: how many devices along each axis; −1, for one of them: as many of
-      those that are left as divide the batch, or the heads.
-    batch_size: sequences per (micro)batch, which `data` times `fsdp` divides.
-    heads: of the model, which `tensor` divides.
-    devices: by default, all that there are.
-
-  Raises:
-    UserError: for more devices than there are, or a mesh that does not divide
-      the batch or the heads.
-  """
-  devices = jax.devices() if devices is None else devices
-  axes = dict(vars(settings))
-  given = {name: size for name, size in axes.items() if size != -1}
-  fixed = math.prod(given.values())
-
-  def divides(data: int, fsdp: int, tensor: int) -> bool:
-    return batch_size % (data * fsdp) == 0 and heads % tensor == 0
-
-  for name, size in axes.items():
-    if size == -1:
-      left = range(1, len(devices) // fixed + 1)
-      fitting = [d for d in left if divides(**(axes | {name: d}))]
-      axes[name] = max(fitting, default=1)
-  size = math.prod(axes.values())
-  if size > len(devices):
-    names = ' and '.join(f'config.mesh.{n}' for n, s in given.items() if s > 1)
-    raise UserError(
-      f'{names}: expected at most the {len(devices)} devices there are, got '
-      f'{size}.'
-    )
-  if batch_size % (axes['data'] * axes['fsdp']):
-    raise UserError(
-      'config.mesh.data and config.mesh.fsdp: expected a divisor of the '
-      f'microbatch of {batch_size} sequences, got {axes["data"]} times '
-      f'{axes["fsdp"]}.'
-    )
-  if heads % axes['tensor']:
-    raise UserError(
-      f'config.mesh.tensor: expected a divisor of the {heads} heads, got '
-      f'{axes["tensor"]}.'
-    )
-  return jax.make_mesh(
-    tuple(axes.values()),
-    tuple(axes),
-    (AxisType.Auto,) * 3,
-    devices=devices[:size],
-  )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -96,9 +35,15 @@ def by_batch(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Lays a batch on the devices, split over all but those along `tensor`."""
+  """Lays a batch, which every process has, on the devices.
+
+  It is split over all of them but those along `tensor`.
+  """
   return {
-    name: jax.device_put(array, by_batch(mesh)) for name, array in batch.items()
+    name: jax.make_array_from_callback(
+      array.shape, by_batch(mesh), array.__getitem__
+    )
+    for name, array in batch.items()
   }
 
 

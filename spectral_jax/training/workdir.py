@@ -138,6 +138,17 @@ def claim(
     ) from None
 
 
+def check_shared(workdir: Path, settings: Settings, digest: str) -> None:
+  """Raises UserError unless another process has claimed this same workdir."""
+  if not (workdir / _CONFIG).is_file():
+    raise UserError(
+      f'--workdir: what process 0 wrote is not in {workdir.absolute()} here; '
+      'name a folder that all processes share.'
+    )
+  check_recipe(workdir, settings)
+  check_data(workdir, digest)
+
+
 def check_recipe(workdir: Path, settings: Settings) -> None:
   """Raises UserError if the run in the workdir is of another recipe."""
   there = flatten(Settings.from_mapping(read_recipe(workdir)).to_mapping())

@@ -19,8 +19,8 @@ from benchmarks.rows import ROWS
 from benchmarks.runs import recipe
 from spectral_jax.core.selection import Selection
 from spectral_jax.data.tokenizer import make_tokenizer
-from spectral_jax.training import sharding
 from spectral_jax.training.experiment import Experiment
+from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.settings import Settings
 from tests.trainer import REPOSITORY, SMALL, assert_refused, environment
 
@@ -43,7 +43,7 @@ def _experiment(text: Path, keep: float = 1.0, steps: int = 12) -> Experiment:
   recipe_ = unflatten_dict(flat, sep='.')['config']
   settings = Settings.from_mapping(recipe_)
   tokenizer = make_tokenizer('char', text.read_text())
-  return Experiment(settings, tokenizer, sharding.make_mesh(settings.mesh, 8))
+  return Experiment(settings, tokenizer, make_mesh(settings.mesh, 8))
 
 
 def _coefficients(params: object) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from spectral_jax.errors import UserError
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
 from spectral_jax.training.checkpoint import Checkpoints
+from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.settings import MeshSettings
 from spectral_jax.training.step import TrainState, init_state
 
@@ -50,8 +51,7 @@ def test_a_state_comes_back_on_any_mesh(
   tmp_path: Path, saved_on: tuple[int, int], restored_on: tuple[int, int]
 ) -> None:
   meshes = [
-    sharding.make_mesh(MeshSettings(*axes), 8)
-    for axes in (saved_on, restored_on)
+    make_mesh(MeshSettings(*axes), 8) for axes in (saved_on, restored_on)
   ]
   state = _state(7)
   shardings = [sharding.of_state(state, mesh) for mesh in meshes]
@@ -69,7 +69,7 @@ def test_a_state_comes_back_on_any_mesh(
 
 
 def test_a_broken_step_is_named(tmp_path: Path) -> None:
-  mesh = sharding.make_mesh(MeshSettings(1, 1), 8)
+  mesh = make_mesh(MeshSettings(1, 1), 8)
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(_state(7), 1.0)
   for path in (tmp_path / 'checkpoints' / '7' / 'default').rglob('*'):

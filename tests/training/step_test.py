@@ -14,6 +14,7 @@ from spectral_jax.errors import UserError
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
+from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.settings import MeshSettings
 from spectral_jax.training.step import (
   TrainState,
@@ -31,7 +32,7 @@ SGD = optax.sgd(0.1)
 
 
 def _mesh(data: int, fsdp: int = 1) -> Mesh:
-  return sharding.make_mesh(MeshSettings(data, fsdp), 8)
+  return make_mesh(MeshSettings(data, fsdp), 8)
 
 
 def _batch(mesh: Mesh) -> dict[str, jax.Array]:
@@ -178,7 +179,7 @@ def test_evaluation_leaves_padding_out(devices: int) -> None:
 
 def test_a_mesh_takes_what_divides_the_batch() -> None:
   def shape(data: int, fsdp: int, batch_size: int) -> tuple[int, ...]:
-    mesh = sharding.make_mesh(MeshSettings(data, fsdp), batch_size)
+    mesh = make_mesh(MeshSettings(data, fsdp), batch_size)
     assert mesh.axis_names == ('data', 'fsdp')
     return mesh.devices.shape
 
