@@ -27,9 +27,9 @@ class Group:
   Attributes:
     distributed: whether the surroundings (Cloud TPU, SLURM or Open MPI) tell;
       None: if SLURM or Open MPI has started several processes.
-    coordinator: where process 0 listens, HOST:PORT; given by hand, with
-    process_count: how many there are, and
-    process_id: which of them this is.
+    coordinator: by hand: HOST:PORT, where process 0 listens.
+    process_count: by hand: how many there are.
+    process_id: by hand: which of them this is, from 0.
     join_timeout: seconds to wait for the others.
   """
 
@@ -157,6 +157,6 @@ def _launcher() -> str | None:
   return None
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
   """The first line of an error's text, or its type."""
   return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,6 +8,7 @@ error tells it, and none waits for ever for one that is gone.
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 from collections import Counter
@@ -57,12 +58,12 @@ def joined(group: Group, told: Mapping[str, object]) -> Iterator[None]:
     # JAX has a process that ends wait for the others; but they may be waiting
     # for this one.
     _end_after(_PARTING)
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if _is_of_device(error):
       raise UserError(
-        f'process {jax.process_index()}: lost another of the '
-        f'{jax.process_count()} processes, or its own device '
-        f'({first_line(error)}); the same command, with any number of '
-        'processes, goes on from the last checkpoint.'
+        f'process {jax.process_index()} of {jax.process_count()}: another '
+        f'process is lost, or a device failed ({first_line(error)}); the same '
+        'command, with any number of processes, goes on from the last '
+        'checkpoint.'
       ) from error
     raise
 
@@ -139,6 +140,16 @@ def _agree(told: Mapping[str, object]) -> None:
           f'{name}: expected the same in all processes, got {value!r} in '
           f'process 0 and {other[name]!r} in process {index}.'
         )
+
+
+def _is_of_device(error: BaseException) -> bool:
+  """Whether XLA raised it; what a collective lacked comes as ValueError too."""
+  status = re.match(r'[A-Z_]+: ', str(error)) is not None
+  return isinstance(error, jax.errors.JaxRuntimeError) or (
+    isinstance(error, ValueError)
+    and not isinstance(error, UserError)
+    and status
+  )
 
 
 def _end_after(seconds: int) -> None:

@@ -72,6 +72,13 @@ def test_ranks_share_no_window_within_an_epoch(world: int) -> None:
   assert drawn == _starts(2 * WINDOWS // 3)
 
 
+def test_a_rank_has_its_rows_of_the_whole_batch() -> None:
+  whole = np.reshape(_starts(30, batch_size=6), (30, 2, 3))
+  for rank in range(2):
+    rows = _starts(30, rank=rank, world=2)
+    np.testing.assert_array_equal(rows, whole[:, rank].ravel())
+
+
 def test_first_batch_goes_on_exactly() -> None:
   starts = _starts(40)
   for first in (1, 13, 20):  # 13 batches are an epoch

@@ -1,0 +1,309 @@
+"""Two processes with four devices each are one with eight."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spectral_jax.errors import UserError
+from spectral_jax.training import processes
+from spectral_jax.training.joining import Group
+from tests.trainer import (
+  REPOSITORY,
+  assert_refused,
+  command,
+  environment,
+  small,
+  train,
+)
+
+STEPS = (
+  '--config.train.steps=30',
+  '--config.train.evaluate_every=10',
+  '--config.optimizer.name=adamw',
+)
+Process = subprocess.Popen[str]
+
+
+def _port() -> int:
+  with socket.create_server(('', 0)) as server:
+    return server.getsockname()[1]
+
+
+def _by_hand(index: int, port: int) -> list[str]:
+  return [
+    f'--coordinator=127.0.0.1:{port}',
+    '--process_count=2',
+    f'--process_id={index}',
+  ]
+
+
+def _open_mpi(index: int, port: int) -> dict[str, str]:
+  return {
+    'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://127.0.0.1:34911',
+    'OMPI_COMM_WORLD_SIZE': '2',
+    'OMPI_COMM_WORLD_RANK': f'{index}',
+    'OMPI_COMM_WORLD_LOCAL_RANK': f'{index}',
+    'JAX_COORDINATOR_PORT': f'{port}',
+  }
+
+
+def _slurm(index: int, port: int) -> dict[str, str]:
+  return {
+    'SLURM_JOB_ID': '7',
+    'SLURM_STEP_NODELIST': 'localhost',
+    'SLURM_STEP_NUM_TASKS': '2',
+    'SLURM_NTASKS': '2',
+    'SLURM_PROCID': f'{index}',
+    'SLURM_LOCALID': f'{index}',
+    'JAX_COORDINATOR_PORT': f'{port}',
+  }
+
+
+def _start(
+  arguments: list[str],
+  tmp: Path,
+  devices: int,
+  surroundings: dict[str, str] | None = None,
+) -> Process:
+  return subprocess.Popen(
+    arguments,
+    cwd=REPOSITORY,
+    env=environment(tmp, devices) | (surroundings or {}),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def _ends(started: list[Process]) -> list[subprocess.CompletedProcess[str]]:
+  try:
+    said = [process.communicate(timeout=300) for process in started]
+  finally:
+    for process in started:
+      process.kill()
+  return [
+    subprocess.CompletedProcess(process.args, process.returncode, *outputs)
+    for process, outputs in zip(started, said, strict=True)
+  ]
+
+
+def _kill_at(started: list[Process], checkpoint: Path) -> None:
+  """Kills processes as soon as there is a checkpoint."""
+  while not checkpoint.exists():
+    for process in started:
+      assert process.poll() is None, process.communicate()
+    time.sleep(0.01)
+  for process in started:
+    process.kill()
+  for process in started:
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def _rows(workdir: Path) -> list[dict[str, float]]:
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  for row in rows:
+    row.pop('tokens_per_second')
+    row.pop('train_seconds')
+  return rows
+
+
+@pytest.fixture(scope='module')
+def runs(
+  text: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+  """A run that two processes begin and one goes on with, and the reverse.
+
+  Of the first no more is needed than its rows; the second ends.
+  """
+  folder = tmp_path_factory.mktemp('processes')
+  two_one, one_two = folder / 'two_one', folder / 'one_two'
+
+  def one(workdir: Path) -> list[Process]:
+    return [_start(command(*small(text, workdir, *STEPS)), text.parent, 8)]
+
+  def two(workdir: Path, launcher: Any) -> list[Process]:
+    port = _port()
+    return [
+      _start(
+        command(*small(text, workdir, *STEPS)),
+        text.parent,
+        4,
+        launcher(index, port),
+      )
+      for index in (0, 1)
+    ]
+
+  _kill_at(two(two_one, _open_mpi), two_one / 'checkpoints' / '10')
+  _kill_at(one(two_one), two_one / 'checkpoints' / '30')
+  _kill_at(one(one_two), one_two / 'checkpoints' / '10')
+  first, second = _ends(two(one_two, _slurm))
+  assert first.returncode == second.returncode == 0, first.stderr
+  assert re.search(r'goes on from +step [12]0', first.stdout)
+  assert '8 of 8, in 2 processes' in first.stdout
+  assert '[Gloo]' not in first.stdout
+  assert second.stdout == ''
+  return two_one, one_two
+
+
+def test_the_number_of_processes_changes_nothing(
+  runs: tuple[Path, Path],
+) -> None:
+  rows = [_rows(workdir) for workdir in runs]
+  assert [row['step'] for row in rows[0]] == [10, 20, 30]
+  for one, other in zip(*rows, strict=True):
+    assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_process_0_alone_writes(runs: tuple[Path, Path]) -> None:
+  for workdir in runs:
+    assert len(list((workdir / 'tensorboard').iterdir())) == 2  # starts
+  names = {path.name for path in runs[1].iterdir()}
+  assert not [name for name in names if name.endswith('.tmp')]
+  assert {'summary.json', 'sample.txt', 'loss.png', 'spectra.png'} < names
+
+
+def test_two_processes_that_share_parameters_sample(
+  runs: tuple[Path, Path], text: Path
+) -> None:
+  port, workdir = _port(), runs[1]
+  arguments = [f'--workdir={workdir}', '--mode=sample']
+  arguments += ['--config.mesh.data=1', '--config.mesh.fsdp=-1']
+  first, second = _ends(
+    [
+      _start(command(*arguments, *_by_hand(index, port)), text.parent, 4)
+      for index in (0, 1)
+    ]
+  )
+  assert first.returncode == second.returncode == 0, first.stderr
+  assert second.stdout == ''
+  panel = re.findall('│ (.*) │', first.stdout)
+  written = (workdir / 'sample.txt').read_text()
+  assert ''.join(panel).replace(' ', '') == ''.join(written.split())
+
+
+def test_processes_share_an_epoch_and_their_errors(tmp_path: Path) -> None:
+  # Token i is i, so a window says where it starts; a tenth is held out twice.
+  text = tmp_path / 'text.txt'
+  text.write_text(''.join(chr(0x4E00 + i) for i in range(60)))
+  port = _port()
+  started = [
+    _start(
+      [
+        *(sys.executable, '-m', 'tests.one_of_two'),
+        *map(str, (port, index, text, tmp_path)),
+      ],
+      tmp_path,
+      4,
+    )
+    for index in (0, 1)
+  ]
+  ended = _ends(started)
+  # Process 0 fails alone, and process 1 does not wait for it for ever.
+  assert ended[0].returncode != 0
+  assert 'RuntimeError: alone' in ended[0].stderr
+  assert ended[1].returncode != 0
+  one, other = (
+    json.loads((tmp_path / f'{index}.json').read_text()) for index in (0, 1)
+  )
+  for told in (one, other):
+    assert told['said'] == ['', 'é']
+    fits, small, divides, third = told['meshes']
+    assert fits == small == 'none'
+    assert re.search(r'mesh\.fsdp: .*2 processes.*of 3 .*got 1', divides)
+    assert re.search(r'mesh\.data and .*2 processes.*of 6 .*got 3', third)
+  assert one['lines'] == ['none', 'process 1: it is mine']
+  assert other['lines'] == ['none', 'it is mine']
+  epoch = sorted(one['starts'] + other['starts'])
+  assert epoch == list(range(len(epoch)))
+  assert len(epoch) == 40
+  assert len(one['starts']) == len(other['starts'])
+
+
+@pytest.mark.parametrize(
+  ('coordinator', 'count', 'index', 'expected'),
+  [
+    ('localhost:12345', None, None, r'--process_count: missing'),
+    (None, 2, 1, r'--coordinator: missing; give --coordinator, --process_co'),
+    ('localhost:12345', 2, None, r'--process_id: missing'),
+    ('localhost', 2, 0, r"--coordinator: expected HOST:PORT, got 'localhost'"),
+    ('localhost:port', 2, 0, r'--coordinator: expected HOST:PORT'),
+    ('localhost:65536', 2, 0, r'--coordinator: expected HOST:PORT'),
+    ('[::1]:12345', 2, 2, r'--process_id: expected 0 to 1.*got 2'),
+  ],
+)
+def test_flags_that_do_not_go_together(
+  coordinator: str | None, count: int | None, index: int | None, expected: str
+) -> None:
+  with pytest.raises(UserError, match=expected):
+    Group(None, coordinator, count, index, 1)
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+  with socket.create_server(('', 0)) as server:
+    port = server.getsockname()[1]
+    group = Group(None, f'localhost:{port}', 2, 0, 1)
+    with (
+      pytest.raises(UserError, match=rf'cannot listen on port {port} \(Addr'),
+      processes.joined(group, {}),
+    ):
+      pass
+
+
+def test_a_bad_flag_gets_one_line(text: Path) -> None:
+  assert_refused(
+    train('--coordinator=localhost:12345', text=text),
+    r'--process_count: missing',
+  )
+
+
+def test_who_cannot_be_met_is_named(text: Path) -> None:
+  port = _port()
+  alone = ['--process_count=2', '--join_timeout=1']
+  started = {
+    rf'--coordinator: nothing answers at localhost:{port} .*--join_timeout': (
+      [f'--coordinator=localhost:{port}', '--process_id=1', *alone],
+      {},
+    ),
+    r'--coordinator: not all 2 processes came to localhost:\d+ within 1 s': (
+      [f'--coordinator=localhost:{_port()}', '--process_id=0', *alone],
+      {},
+    ),
+    r'--distributed: JAX cannot tell .*--coordinator': (['--distributed'], {}),
+    r'^error: Open MPI: JAX cannot tell': ([], {'OMPI_COMM_WORLD_SIZE': '2'}),
+  }
+  begun = {
+    expected: _start(command(*arguments), text.parent, 1, surroundings)
+    for expected, (arguments, surroundings) in started.items()
+  }
+  for expected, process in begun.items():
+    (ended,) = _ends([process])
+    assert_refused(ended, expected)
+
+
+def test_processes_that_were_told_otherwise(text: Path, tmp_path: Path) -> None:
+  port, workdir = _port(), tmp_path / 'run'
+  started = [
+    _start(
+      command(
+        *small(text, workdir, f'--config.seed={index}'), *_by_hand(index, port)
+      ),
+      text.parent,
+      1,
+    )
+    for index in (0, 1)
+  ]
+  for ended in _ends(started):
+    assert_refused(
+      ended, r'config\.seed: .*got 0 in process 0 and 1 in process 1'
+    )
+  assert not workdir.exists()
