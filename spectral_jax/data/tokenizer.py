@@ -1,20 +1,27 @@
-"""Characters or bytes as tokens."""
+"""Characters, bytes or pieces of words as tokens."""
 
+import base64
 import dataclasses
 import functools
 import json
 import pathlib
 import sys
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spectral_jax.data.word_pieces import SentencePieceTokenizer
 from spectral_jax.errors import UserError
+
+_NO_UTF8 = 0xFF  # a byte that stands nowhere in UTF-8
 
 
 class Tokenizer(Protocol):
-  """Turns text into token ids and back."""
+  """Turns text into token ids and back; equal ones do the same."""
+
+  def __hash__(self) -> int:
+    """As equal ones have it."""
 
   @property
   def name(self) -> str:
@@ -24,8 +31,12 @@ class Tokenizer(Protocol):
   def vocabulary_size(self) -> int:
     """Ids are 0 … vocabulary_size − 1."""
 
+  @property
+  def separator(self) -> int | None:
+    """The id between two documents, where there is one."""
+
   def encode(self, text: str) -> NDArray[np.int32]:
-    """Returns the text's ids, of shape [length]."""
+    """Returns the text's ids, of shape [length]; never the separator."""
 
   def decode(self, ids: ArrayLike) -> str:
     """Returns the text of ids of shape [length]."""
@@ -49,6 +60,7 @@ class CharTokenizer:
 
   vocabulary: str
   name: ClassVar[str] = 'char'
+  separator: ClassVar[None] = None
 
   def __post_init__(self) -> None:
     if len(set(self.vocabulary)) != len(self.vocabulary) or not self.vocabulary:
@@ -103,12 +115,23 @@ class CharTokenizer:
 class ByteTokenizer:
   """One token a byte of the UTF-8 text: any text has its ids.
 
+  Attributes:
+    separator: 255, a byte that no UTF-8 text has, where there are documents to
+      be kept apart.
+
   >>> ByteTokenizer().encode('né')
   array([110, 195, 169], dtype=int32)
   """
 
+  separator: int | None = None
   name: ClassVar[str] = 'byte'
   vocabulary_size: ClassVar[int] = 256
+
+  def __post_init__(self) -> None:
+    if self.separator not in (None, _NO_UTF8):
+      raise UserError(
+        f'a separator of bytes must be {_NO_UTF8}, got {self.separator!r}'
+      )
 
   def encode(self, text: str) -> NDArray[np.int32]:
     """Returns the text's bytes, of shape [bytes]."""
@@ -118,26 +141,62 @@ class ByteTokenizer:
   def decode(self, ids: ArrayLike) -> str:
     """Returns the text of bytes of shape [bytes].
 
-    Bytes that are not UTF-8, as a model may write, become U+FFFD.
+    Bytes that are not UTF-8, as a model may write, become U+FFFD; the separator
+    ends a line.
     """
     data = _checked(ids, self.vocabulary_size).astype(np.uint8).tobytes()
+    if self.separator is not None:
+      data = data.replace(bytes([self.separator]), b'\n')
     return data.decode(errors='replace')
 
 
-def make_tokenizer(name: str, text: str) -> Tokenizer:
-  """Returns the 'char' tokenizer of the text, or the 'byte' tokenizer."""
+def make_tokenizer(name: str, text: str | None) -> Tokenizer:
+  """Returns the tokenizer of a corpus.
+
+  Args:
+    name: 'char', 'byte', or a file NAME.model of SentencePiece.
+    text: the corpus, or None where it is one of documents.
+
+  Raises:
+    UserError: the name is unknown, the model cannot be read, or the characters
+      of documents are asked for.
+  """
   if name == CharTokenizer.name:
+    if text is None:
+      raise UserError(
+        'tokenizer char would have to read all documents first: use byte, or a '
+        'SentencePiece model'
+      )
     return CharTokenizer.from_text(text)
   if name == ByteTokenizer.name:
-    return ByteTokenizer()
-  raise UserError(f"unknown tokenizer {name!r}: expected 'char' or 'byte'")
+    return ByteTokenizer() if text is not None else ByteTokenizer(_NO_UTF8)
+  path = pathlib.Path(name).expanduser()
+  if path.suffix != '.model':
+    raise UserError(
+      f"unknown tokenizer {name!r}: expected 'char', 'byte', or the file "
+      'NAME.model of a SentencePiece model'
+    )
+  try:
+    return SentencePieceTokenizer(path.read_bytes())
+  except OSError as error:
+    raise UserError(
+      f'cannot read the SentencePiece model {path} ({error.strerror}): give '
+      'its file with --config.data.tokenizer=FILE'
+    ) from error
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: str | pathlib.Path) -> None:
   """Writes the tokenizer as JSON, for `load_tokenizer`."""
-  fields = {'name': tokenizer.name}
-  if isinstance(tokenizer, CharTokenizer):
-    fields['vocabulary'] = tokenizer.vocabulary
+  fields: dict[str, Any] = {'name': tokenizer.name}
+  match tokenizer:
+    case CharTokenizer():
+      fields['vocabulary'] = tokenizer.vocabulary
+    case ByteTokenizer(separator=int()):
+      fields['separator'] = tokenizer.separator
+    case SentencePieceTokenizer():
+      fields['model'] = base64.b64encode(tokenizer.model).decode()
   pathlib.Path(path).write_text(json.dumps(fields) + '\n', encoding='utf-8')
 
 
@@ -155,14 +214,16 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     ) from error
   except ValueError as error:
     raise UserError(f'{path} is not JSON: restore the file') from error
-  match fields:
-    case {'name': CharTokenizer.name, 'vocabulary': str(vocabulary)}:
-      try:
+  try:
+    match fields:
+      case {'name': CharTokenizer.name, 'vocabulary': str(vocabulary)}:
         return CharTokenizer(vocabulary)
-      except UserError as error:
-        raise UserError(f'{path}: {error}') from error
-    case {'name': ByteTokenizer.name}:
-      return ByteTokenizer()
+      case {'name': ByteTokenizer.name}:
+        return ByteTokenizer(fields.get('separator'))
+      case {'name': SentencePieceTokenizer.name, 'model': str(model)}:
+        return SentencePieceTokenizer(base64.b64decode(model))
+  except (UserError, ValueError) as error:
+    raise UserError(f'{path}: {error}') from error
   raise UserError(f'{path} holds no tokenizer that is known: restore the file')
 
 

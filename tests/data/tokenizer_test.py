@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from spectral_jax.data import word_pieces as word_pieces_module
 from spectral_jax.data.tokenizer import (
   ByteTokenizer,
   CharTokenizer,
@@ -15,13 +16,33 @@ from spectral_jax.data.tokenizer import (
   save_tokenizer,
 )
 from spectral_jax.errors import UserError
+from tests.prepared import sentences, word_pieces
 
 TEXT = f'Ça va ?\r\n\tNaïve – 日本 🎭{chr(sys.maxunicode)}\0\n'
 
 
-@pytest.mark.parametrize('name', ['char', 'byte'])
-def test_round_trip(name: str, tmp_path: pathlib.Path) -> None:
-  made = make_tokenizer(name, TEXT)
+def _pieces(path: pathlib.Path) -> str:
+  """The name of a SentencePiece tokenizer that keeps any text as it is."""
+  path /= 'words.model'
+  path.write_bytes(
+    word_pieces(
+      sentences(50),
+      byte_fallback=True,
+      normalization_rule_name='identity',
+      remove_extra_whitespaces=False,
+      add_dummy_prefix=False,
+    )
+  )
+  return str(path)
+
+
+@pytest.mark.parametrize('documents', [False, True])
+@pytest.mark.parametrize('name', ['char', 'byte', 'sentencepiece'])
+def test_round_trip(name: str, documents: bool, tmp_path: pathlib.Path) -> None:
+  if name == 'char' and documents:
+    return
+  argument = _pieces(tmp_path) if name == 'sentencepiece' else name
+  made = make_tokenizer(argument, None if documents else TEXT)
   save_tokenizer(made, tmp_path / 'tokenizer.json')
   loaded = load_tokenizer(tmp_path / 'tokenizer.json')
   assert loaded == made
@@ -35,6 +56,60 @@ def test_round_trip(name: str, tmp_path: pathlib.Path) -> None:
     assert tokenizer.decode(ids.tolist()) == TEXT
     assert tokenizer.encode('').shape == (0,)
     assert tokenizer.decode([]) == ''
+    assert tokenizer.separator == loaded.separator
+    if documents:
+      assert tokenizer.separator not in ids
+      assert tokenizer.separator < tokenizer.vocabulary_size
+      two = [*ids, tokenizer.separator, *tokenizer.encode('second')]
+      assert tokenizer.decode(two) == f'{TEXT}\nsecond'
+  assert hash(loaded) == hash(made)
+
+
+def test_a_text_of_bytes_has_no_separator(tmp_path: pathlib.Path) -> None:
+  assert make_tokenizer('byte', TEXT).separator is None
+  assert make_tokenizer('byte', TEXT) != make_tokenizer('byte', None)
+  save_tokenizer(make_tokenizer('byte', TEXT), tmp_path / 'tokenizer.json')
+  kept = (tmp_path / 'tokenizer.json').read_text()
+  assert kept == '{"name": "byte"}\n'  # as it always was
+
+
+def test_word_pieces(tmp_path: pathlib.Path) -> None:
+  made = make_tokenizer(_pieces(tmp_path), None)
+  assert len(made.encode('the quick brown fox')) < 19 / 2
+  assert 'model' not in repr(made)
+  assert made.encode('\udce9').dtype == np.int32
+  with pytest.raises(UserError, match=f'got 0 to {made.vocabulary_size}'):
+    made.decode([0, made.vocabulary_size])
+
+
+def test_a_model_of_word_pieces_refused(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  path = tmp_path / 'words.model'
+
+  def refusal() -> str:
+    with pytest.raises(UserError, match=str(path)) as caught:
+      make_tokenizer(str(path), None)
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+  assert 'No such file' in refusal()
+  for content in (b'', b'the quick brown fox', b'\0' * 100):
+    path.write_bytes(content)
+    assert 'no SentencePiece model' in refusal()
+  path.write_bytes(word_pieces(sentences(50), eos_id=-1))
+  assert 'train it without --eos_id=-1' in refusal()
+  path.write_bytes(word_pieces(sentences(50)))
+  monkeypatch.setitem(sys.modules, 'sentencepiece', None)
+  assert "pip install 'sentencepiece" in refusal()
+
+
+def test_the_package_is_named_as_it_is_pinned() -> None:
+  module = pathlib.Path(word_pieces_module.__file__).read_text()
+  root = pathlib.Path(__file__).parents[2]
+  pins = (root / 'requirements.txt').read_text().splitlines()
+  (pin,) = [line for line in pins if line.startswith('sentencepiece')]
+  assert f"pip install '{pin}'" in module
 
 
 def test_ids_are_the_places_in_the_sorted_vocabulary() -> None:
@@ -87,7 +162,7 @@ def test_vocabulary_refused(vocabulary: str) -> None:
 
 
 def test_unknown_name() -> None:
-  with pytest.raises(UserError, match="'word': expected 'char' or 'byte'"):
+  with pytest.raises(UserError, match="'word': expected 'char', 'byte', or"):
     make_tokenizer('word', TEXT)
 
 
@@ -102,6 +177,10 @@ def test_unknown_name() -> None:
     b'{"name": "char"}',
     b'{"name": "char", "vocabulary": 3}',
     b'{"name": "char", "vocabulary": "aa"}',
+    b'{"name": "byte", "separator": 7}',
+    b'{"name": "sentencepiece"}',
+    b'{"name": "sentencepiece", "model": "x"}',
+    b'{"name": "sentencepiece", "model": "AAAA"}',
   ],
 )
 def test_damaged_file(content: bytes, tmp_path: pathlib.Path) -> None:
