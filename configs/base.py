@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
         'path': '',
         'directory': '',
         'tokenizer': 'char',
+        'evaluation_documents': 0,
       },
       'model': {
         'context': 128,

@@ -1,14 +1,14 @@
 """Text corpora as TensorFlow Datasets builders that need no TensorFlow.
 
-Every corpus is one text cut into train, validation and test (90/5/5 by
-characters), one example a split. It is prepared once, in the ArrayRecord
-format, under `data_dir/spectral_jax/` (beside, not inside, what TensorFlow
-Datasets itself keeps: its own `tiny_shakespeare` is another file format).
+Every corpus but `tfds`, whose documents stay where they are, is one text cut
+into train, validation and test (90/5/5 by characters), one example a split. It
+is prepared once, in the ArrayRecord format, under `data_dir/spectral_jax/`
+(beside, not inside, what TensorFlow Datasets itself keeps: its own
+`tiny_shakespeare` is another file format).
 """
 
 import abc
 import contextlib
-import dataclasses
 import difflib
 import hashlib
 import importlib.util
@@ -23,6 +23,8 @@ from typing import Any, NoReturn
 
 import tensorflow_datasets as tfds
 
+from spectral_jax.data.corpus import Corpus, TextCorpus
+from spectral_jax.data.documents import open_documents
 from spectral_jax.data.plays import PLAYS, render_play
 from spectral_jax.errors import UserError
 
@@ -33,28 +35,6 @@ TINY_SHAKESPEARE_URL = (
 TINY_SHAKESPEARE_SHA256 = (
   '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-  """A text in three consecutive parts.
-
-  Attributes:
-    name: one of 'shakespeare_plays', 'tiny_shakespeare', 'text'.
-    train: the first 90 % of the characters.
-    validation: the next 5 %.
-    test: the last 5 %.
-  """
-
-  name: str
-  train: str
-  validation: str
-  test: str
-
-  @property
-  def text(self) -> str:
-    """The whole text: the three parts joined."""
-    return self.train + self.validation + self.test
 
 
 class TextBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
@@ -157,37 +137,53 @@ class Text(TextBuilder):
     return self.source
 
 
+_DOCUMENTS = 'tfds'
 _BUILDERS = {cls.name: cls for cls in (ShakespearePlays, TinyShakespeare, Text)}
 
 
 def load_corpus(
-  name: str, *, path: str | None = None, data_dir: str | None = None
+  name: str,
+  *,
+  path: str | None = None,
+  data_dir: str | None = None,
+  evaluation_documents: int = 0,
 ) -> Corpus:
   """Loads a corpus, and prepares it first where that was not done before.
 
   Args:
-    name: 'shakespeare_plays', 'tiny_shakespeare', or 'text'.
+    name: 'shakespeare_plays', 'tiny_shakespeare', 'text', or 'tfds'.
     path: the UTF-8 file to use, for 'tiny_shakespeare' (else prepared before,
       or downloaded) and for 'text' (or a folder, whose files are joined in the
-      order of their names, without the hidden ones).
+      order of their names, without the hidden ones); for 'tfds' the name of a
+      data set that was prepared before.
     data_dir: where prepared corpora are kept; by default the environment
       variable TFDS_DATA_DIR, or ~/tensorflow_datasets.
+    evaluation_documents: for 'tfds', how many of a split are evaluated; 0 for
+      all.
 
   Returns:
-    The text, split 90/5/5 by characters.
+    The text, split 90/5/5 by characters; for 'tfds' the documents.
 
   Raises:
     UserError: unknown name; a path that is missing, empty, unreadable, not
       UTF-8 or out of place; no network; a data_dir that cannot be written.
   """
+  folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+  if name == _DOCUMENTS:
+    if path is None:
+      raise UserError(
+        'corpus tfds needs the name of a data set: give it with '
+        '--config.data.path=NAME'
+      )
+    return open_documents(path, str(folder), evaluated=evaluation_documents)
   if name not in _BUILDERS:
-    near = difflib.get_close_matches(name, _BUILDERS, n=1)
+    names = (*_BUILDERS, _DOCUMENTS)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f' (did you mean {near[0]}?)' if near else ''
     raise UserError(
-      f'unknown corpus {name!r}{hint}: expected one of {", ".join(_BUILDERS)}'
+      f'unknown corpus {name!r}{hint}: expected one of {", ".join(names)}'
     )
   source = None
-  folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
   folder /= 'spectral_jax'
   if name == 'shakespeare_plays' and path is not None:
     raise UserError(
@@ -229,7 +225,7 @@ def _prepare(builder: TextBuilder) -> None:
       raise
 
 
-def _read_prepared(name: str, folder: pathlib.Path) -> Corpus:
+def _read_prepared(name: str, folder: pathlib.Path) -> TextCorpus:
   """Reads what `_prepare` wrote, in this process or in another."""
   try:
     builder = _BUILDERS[name](data_dir=folder)
@@ -241,7 +237,7 @@ def _read_prepared(name: str, folder: pathlib.Path) -> Corpus:
     raise UserError(
       f'the prepared corpus in {folder / name} is damaged: delete that folder'
     ) from error
-  return Corpus(name, **splits)
+  return TextCorpus(name, **splits)
 
 
 def _checked(text: str, origin: str) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +15,9 @@ from jax.sharding import Mesh
 
 from spectral_jax.core.compiler_check import compiled_error
 from spectral_jax.data import pipeline
-from spectral_jax.data.corpora import Corpus, load_corpus
-from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
+from spectral_jax.data.corpora import load_corpus
+from spectral_jax.data.corpus import Corpus
+from spectral_jax.data.tokenizer import Tokenizer
 from spectral_jax.errors import UserError
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer
@@ -51,7 +51,10 @@ def check_compiler() -> None:
 @functools.lru_cache(maxsize=1)
 def _corpus(data: DataSettings) -> Corpus:
   return load_corpus(
-    data.corpus, path=data.path or None, data_dir=data.directory or None
+    data.corpus,
+    path=data.path or None,
+    data_dir=data.directory or None,
+    evaluation_documents=data.evaluation_documents,
   )
 
 
@@ -110,7 +113,7 @@ class Experiment:
     """
     with processes.together():
       corpus = _corpus(settings.data)
-      tokenizer = make_tokenizer(settings.data.tokenizer, corpus.text)
+      tokenizer = corpus.make_tokenizer(settings.data.tokenizer)
       experiment = cls(settings, tokenizer, _mesh(settings))
       # These refuse a text that is too short, before anything is trained on it.
       experiment.train_batches(0)
@@ -138,7 +141,7 @@ class Experiment:
 
   @property
   def corpus(self) -> Corpus:
-    """The text, in three parts.
+    """What is trained and evaluated on.
 
     Raises:
       UserError: for data that will not do.
@@ -146,8 +149,8 @@ class Experiment:
     return _corpus(self.settings.data)
 
   def digest(self) -> str:
-    """SHA-256 of the whole text."""
-    return hashlib.sha256(self.corpus.text.encode()).hexdigest()
+    """A SHA-256 that another corpus does not have."""
+    return self.corpus.digest()
 
   @functools.cached_property
   def model(self) -> Transformer:
@@ -162,7 +165,6 @@ class Experiment:
     Raises:
       UserError: if the text is shorter than a context.
     """
-    tokens = self.tokenizer.encode(self.corpus.train)
     context = self.settings.model.context
     shape = (self.settings.train.batch_size, context)
     where = sharding.by_batch(self.mesh)
@@ -174,8 +176,8 @@ class Experiment:
 
     own = map(part, where.addressable_devices_indices_map(shape).values())
     readers = {
-      rank: pipeline.train_batches(
-        tokens,
+      rank: self.corpus.train_batches(
+        self.tokenizer,
         context=context,
         batch_size=rows,
         seed=self.settings.seed,
@@ -199,13 +201,13 @@ class Experiment:
     return iter(read, None)
 
   def evaluation_batches(self, split: str) -> Iterator[Batch]:
-    """The batches of the whole of a split, on the mesh.
+    """The batches of what is evaluated of a split, on the mesh.
 
     Raises:
       UserError: if the text is shorter than two tokens.
     """
     batches = pipeline.evaluation_batches(
-      self.tokenizer.encode(getattr(self.corpus, split)),
+      self.corpus.evaluation_tokens(split, self.tokenizer),
       context=self.settings.model.context,
       batch_size=self.settings.train.batch_size,
     )
@@ -246,7 +248,7 @@ class Experiment:
     return make_evaluation_step(self.model, self.mesh)
 
   def score(self, params: Any, split: str) -> Score:
-    """Scores parameters on the whole of a split.
+    """Scores parameters on a split, of documents on the first ones.
 
     Consecutive windows of a context each: every token but the split's first is
     predicted once, from the tokens before it in its window.
@@ -258,7 +260,7 @@ class Experiment:
     losses, weights = np.asarray(jax.device_get(totals), np.float64).T
     nats, tokens = float(losses.sum()), float(weights.sum())
     # The first token is given, not predicted.
-    characters = len(getattr(self.corpus, split)) * tokens / (tokens + 1)
+    characters = self.corpus.characters(split) * tokens / (tokens + 1)
     return Score(nats / tokens, nats / math.log(2) / characters)
 
   def parameter_counts(self) -> tuple[int, int]:

@@ -36,7 +36,7 @@ _WRITTEN = (
 def describe(experiment: Experiment) -> dict[str, str]:
   """The facts that are known before the first step, by name."""
   stored, as_dense = experiment.parameter_counts()
-  corpus, mesh = experiment.corpus, experiment.mesh
+  mesh = experiment.mesh
   linear = experiment.settings.model.linear
   how = {
     'dense': 'dense',
@@ -52,8 +52,7 @@ def describe(experiment: Experiment) -> dict[str, str]:
     'linear layers': how[linear.kind],
     'parameters': f'{stored:,} stored; a dense model stores {as_dense:,} '
     f'({stored / as_dense:.1%})',
-    'data': f'{corpus.name}: {len(corpus.train):,} characters to train on, '
-    f'{len(corpus.validation):,} to validate, {len(corpus.test):,} to test; '
+    'data': f'{experiment.corpus.describe()}; '
     f'vocabulary {experiment.tokenizer.vocabulary_size}',
   }
 
@@ -73,12 +72,17 @@ def median_speed(rows: list[dict[str, float]]) -> float:
   return float(np.median(speeds)) if speeds else math.nan
 
 
-def _beginning(tokenizer: Tokenizer) -> str:
+def _prompt_tokens(tokenizer: Tokenizer, prompt: str | None) -> np.ndarray:
+  """What the sample goes on from: of documents, the beginning of one."""
+  if tokenizer.separator is not None:
+    tokens = tokenizer.encode(prompt or '')
+    return np.concatenate([[tokenizer.separator], tokens]).astype(np.int32)
+  if prompt:
+    return tokenizer.encode(prompt)
   try:
-    tokenizer.encode('\n')
+    return tokenizer.encode('\n')
   except UserError:  # a text of one line
-    return tokenizer.decode([0])
-  return '\n'
+    return np.zeros(1, np.int32)
 
 
 def sample_text(
@@ -92,14 +96,13 @@ def sample_text(
 ) -> str:
   """The prompt and `length` generated tokens after it, as text.
 
-  Without a prompt it begins a line, or at the vocabulary's first character.
+  Without a prompt it begins a document, a line, or at the vocabulary's first
+  character.
 
   Raises:
     UserError: if the tokenizer does not know a character of the prompt.
   """
-  if not prompt:
-    prompt = _beginning(experiment.tokenizer)
-  tokens = experiment.tokenizer.encode(prompt)
+  tokens = _prompt_tokens(experiment.tokenizer, prompt)
   following = generate(
     experiment.model,
     params,

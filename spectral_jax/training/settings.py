@@ -25,16 +25,28 @@ class DataSettings:
   """What is read.
 
   Attributes:
-    corpus: shakespeare_plays (bundled), tiny_shakespeare, or text (your own).
-    path: the text file (tiny_shakespeare), or file or folder (text).
+    corpus: shakespeare_plays (bundled), tiny_shakespeare, text (your own), or
+      tfds (documents that TFDS prepared).
+    path: the text file (tiny_shakespeare), file or folder (text), or TFDS's
+      name of the data, such as lm1b or c4/en:3.1.0 (tfds).
     directory: where prepared data lies; by default that of TFDS.
-    tokenizer: char or byte.
+    tokenizer: char, byte, or the file NAME.model of a SentencePiece model.
+    evaluation_documents: of tfds, how many of a split are evaluated; 0 for all.
   """
 
   corpus: str
   path: str
   directory: str
   tokenizer: str
+  evaluation_documents: int
+
+  def __post_init__(self) -> None:
+    _expect(
+      self.evaluation_documents >= 0,
+      'evaluation_documents',
+      '0 or more',
+      self.evaluation_documents,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,13 @@ from spectral_jax.training.settings import Settings
 _CONFIG = 'config.json'
 _DATA = 'data.json'
 _TOKENIZER = 'tokenizer.json'
-# Keys that change where and how a run is computed, not what.
-FREE = ('config.mesh.', 'config.data.path', 'config.data.directory')
+# Keys that change where and how a run is computed and scored, not what.
+FREE = (
+  'config.mesh.',
+  'config.data.path',
+  'config.data.directory',
+  'config.data.evaluation_documents',
+)
 
 
 def flatten(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -92,17 +97,18 @@ def holds_run(workdir: Path) -> bool:
 def claim(
   workdir: Path, settings: Settings, digest: str, tokenizer: Tokenizer
 ) -> None:
-  """Makes the workdir, or checks that it is this recipe's and this text's.
+  """Makes the workdir, or checks that it is of this recipe and its data.
 
   Args:
     workdir: the folder.
     settings: the recipe.
-    digest: SHA-256 of the whole text.
-    tokenizer: made from the text.
+    digest: of the corpus.
+    tokenizer: made for the corpus.
 
   Raises:
     UserError: if it is no folder, not writable, or holds a run of another
-      recipe (the differing keys are named) or on another text.
+      recipe (the differing keys are named), on another text or by another
+      tokenizer.
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -124,6 +130,12 @@ def claim(
   if holds_run(workdir):
     check_recipe(workdir, settings)
     check_data(workdir, digest)
+    if read_tokenizer(workdir) != tokenizer:
+      raise UserError(
+        f'--workdir: the run in {workdir} has another tokenizer (kept in '
+        f'{workdir / _TOKENIZER}) than config.data.tokenizer makes; give the '
+        'file that it was made from or name another workdir.'
+      )
     return
   try:
     save_tokenizer(tokenizer, workdir / _TOKENIZER)

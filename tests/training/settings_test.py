@@ -68,6 +68,7 @@ def test_a_whole_number_serves_as_a_number(recipe: dict[str, Any]) -> None:
     ('train', 7, 'config.train: expected a section'),
     ('name', '../x', 'config.name: expected letters'),
     ('seed', -1, 'config.seed: expected 0 to'),
+    ('data.evaluation_documents', -1, 'evaluation_documents: expected 0 or'),
     ('mesh.data', 0, 'config.mesh.data: expected -1'),
     ('optimizer.name', 'sgd', 'config.optimizer.name: expected adamw or muon'),
     (

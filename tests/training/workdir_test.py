@@ -49,6 +49,7 @@ def test_where_and_how_a_run_is_computed_may_change(tmp_path: Path) -> None:
   moved = SETTINGS.to_mapping()
   moved['mesh']['data'] = 4
   moved['data']['path'] = 'elsewhere.txt'
+  moved['data']['evaluation_documents'] = 7
   _claim(tmp_path, Settings.from_mapping(moved))
 
 
@@ -61,6 +62,13 @@ def test_another_text_is_refused(tmp_path: Path) -> None:
     workdir.check_data(tmp_path, 'other')
   with pytest.raises(UserError, match='trained on another text'):
     _claim(tmp_path, SETTINGS, 'other')
+
+
+def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
+  _claim(tmp_path, SETTINGS)
+  _train(tmp_path)
+  with pytest.raises(UserError, match=r'another tokenizer .*tokenizer\.json'):
+    workdir.claim(tmp_path, SETTINGS, 'one', ByteTokenizer(255))
 
 
 @pytest.mark.parametrize('damage', ['', '{', '[1]'])
