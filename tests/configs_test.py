@@ -3,11 +3,12 @@
 import dataclasses
 import importlib
 import re
+import types
 from pathlib import Path
 
 import pytest
 
-from configs import base, paper, shakespeare
+from configs import base, c4, paper, shakespeare
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.training.settings import Settings
 
@@ -48,9 +49,19 @@ def test_rows_differ_in_their_linear_layers_alone() -> None:
     assert row == rows[0]
 
 
-def test_an_unknown_row_is_named() -> None:
+def test_larger_models_are_of_the_size_that_they_are_named_for() -> None:
+  for row, parameters in (('gpt2-small', 85e6), ('1.3b', 1.2e9)):
+    settings = _settings(c4.get_config(row))
+    kernels = settings.model.kernel_shapes().values()
+    count = settings.model.layers * sum(n * m for n, m in kernels)
+    assert count == pytest.approx(parameters, rel=0.02), row
+    assert settings.name == f'c4-{row}'
+
+
+@pytest.mark.parametrize('recipe', [c4, paper])
+def test_an_unknown_row_is_named(recipe: types.ModuleType) -> None:
   with pytest.raises(ValueError, match=r"row: expected .*got 'half'"):
-    paper.get_config('half')
+    recipe.get_config('half')
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -58,5 +69,7 @@ def test_recipes_say_what_to_expect(name: str) -> None:
   described = importlib.import_module(f'configs.{name}').__doc__ or ''
   assert re.search(r'python train\.py', described), 'the command'
   assert re.search(r'CPU cores|GPU|TPU', described), 'the hardware'
+  if re.search(r'[Nn]either was trained to its end', described):
+    return
   assert re.search(r'\d+ min', described), 'the time'
   assert re.search(r'\d\.\d\d+ nats|\| *\d\.\d\d+', described), 'the score'
