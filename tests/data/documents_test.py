@@ -124,6 +124,21 @@ def test_the_seed_decides_the_order(folder: Path) -> None:
   assert _drawn(corpus, 9) != _drawn(corpus, 9, seed=1)
 
 
+def test_processes_share_a_batch(folder: Path) -> None:
+  corpus = _open(folder, 'lm1b')
+  tokenizer = corpus.make_tokenizer('byte')
+
+  def batch(rows: int, **process: int) -> np.ndarray:
+    batches = corpus.train_batches(
+      tokenizer, context=64, batch_size=rows, seed=0, first_batch=5, **process
+    )
+    return next(batches)['inputs']
+
+  ranks = [batch(2, rank=rank, world=3) for rank in range(3)]
+  together = np.stack(ranks, axis=1).reshape(6, 64)
+  np.testing.assert_array_equal(together, batch(6))
+
+
 def test_a_digest_tells_data_sets_apart(folder: Path, tmp_path: Path) -> None:
   digest = _open(folder, 'lm1b').digest()
   assert _open(folder, 'lm1b:1.1.0', evaluated=3).digest() == digest
