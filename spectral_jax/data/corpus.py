@@ -1,6 +1,7 @@
 """What training asks of a corpus, and the answers of a text in memory."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Protocol
@@ -11,6 +12,14 @@ from numpy.typing import NDArray
 from spectral_jax.data import pipeline
 from spectral_jax.data.pipeline import Batch
 from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
+
+
+@functools.lru_cache(maxsize=2)
+def _encoded(tokenizer: Tokenizer, text: str) -> NDArray[np.int32]:
+  """The ids of a text, which several readers of a process share."""
+  ids = tokenizer.encode(text)
+  ids.setflags(write=False)
+  return ids
 
 
 class Corpus(Protocol):
@@ -96,7 +105,7 @@ class TextCorpus:
   ) -> Iterator[Batch]:
     """Returns the batches of `pipeline.train_batches`: windows of the text."""
     return pipeline.train_batches(
-      tokenizer.encode(self.train),
+      _encoded(tokenizer, self.train),
       context=context,
       batch_size=batch_size,
       seed=seed,

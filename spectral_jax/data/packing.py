@@ -139,19 +139,19 @@ def packed_batches(
 
   Args:
     rows: of a batch of B · world.
-    batch_size: B, the rows a batch of this process.
-    rank: which process this is; it takes every world-th row.
-    world: how many processes there are.
+    batch_size: B, the rows a batch of this reader.
+    rank: which reader this is: of B · world rows it takes its B, one after the
+      other.
+    world: how many readers there are.
     first_batch: how many batches were drawn before.
 
   Returns:
     An iterator over `{'inputs': int32 [B, T], 'targets': int32 [B, T]}`, where
     targets are the inputs one token later.
   """
-  drawn = first_batch * batch_size * world
-  places = grain.MapDataset.source(rows)[drawn + rank :: world]
+  batches = grain.MapDataset.source(rows).batch(batch_size, drop_remainder=True)
+  batches = batches[first_batch * world + rank :: world]
   # One thread reads ahead of the training; in the order of the steps, which is
   # what keeps PackedRows from reading anything again.
   options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-  batches = places.batch(batch_size, drop_remainder=True)
   return iter(batches.to_iter_dataset(options))
