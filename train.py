@@ -4,6 +4,7 @@
   python train.py --config=configs/paper.py:spectral-50 --workdir=DIR
   python train.py --mode=eval --workdir=DIR
   python train.py --mode=sample --workdir=DIR --prompt='ROMEO:'
+  python train.py --mode=compile --topology=v5e:16x16 --config=configs/c4.py
 
 The same command again goes on where the run stopped.
 """
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
   """Does what --mode says."""
   del argv
   # Imported here, so that a mistyped flag is answered at once.
-  from spectral_jax.training import loop, processes
+  from spectral_jax.training import aot, loop, processes
 
   values = flags.FLAGS
   if not values['verbosity'].present:
@@ -38,16 +39,10 @@ def main(argv: Sequence[str]) -> None:
         loop.train(settings, workdir)
       elif values.mode == 'eval':
         loop.evaluate(settings, workdir, values.checkpoint)
+      elif values.mode == 'sample':
+        loop.sample(settings, workdir, values.checkpoint, command.sampling())
       else:
-        loop.sample(
-          settings,
-          workdir,
-          values.checkpoint,
-          prompt=values.prompt,
-          length=values.length,
-          temperature=values.temperature,
-          seed=values.seed,
-        )
+        aot.compile_ahead(settings, values.topology, values.slices)
   except UserError as error:
     command.fail(str(error))
   except KeyboardInterrupt:

@@ -3,14 +3,19 @@
 import dataclasses
 import math
 import re
+import sys
+import time
 from typing import Any
 
 import jax
 import numpy as np
 
-from spectral_jax.training import sharding
+from spectral_jax.errors import UserError
+from spectral_jax.training import console, report, sharding
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.program import collectives, product_flops
+from spectral_jax.training.settings import Settings
+from spectral_jax.training.topology import Topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,18 +25,18 @@ class Cost:
   Attributes:
     parameters: bytes of parameters.
     optimizer: bytes of optimizer state.
-    peak: bytes of memory at the most; infinity if the compiler gave up.
     flops: multiplications and additions of matrix products.
+    peak: bytes of memory at the most; None if the compiler gave up.
     sent: bytes of arrays by kind of collective operation, each array counted
       where it is whole.
-    refusal: what the compiler said, if the step does not fit.
+    refusal: what the compiler said when it gave up.
   """
 
   parameters: int
   optimizer: int
-  peak: float
   flops: int
-  sent: dict[str, int]
+  peak: int | None = None
+  sent: dict[str, int] = dataclasses.field(default_factory=dict)
   refusal: str = ''
 
 
@@ -49,9 +54,7 @@ def cost_of_step(experiment: Experiment) -> Cost:
   cost = Cost(
     parameters=_held(state.params),
     optimizer=_held(state.opt_state),
-    peak=math.inf,
     flops=product_flops(traced.jaxpr.jaxpr, mesh.size),
-    sent={},
   )
   try:
     compiled = traced.lower().compile()
@@ -66,6 +69,68 @@ def cost_of_step(experiment: Experiment) -> Cost:
     sent[operation.kind] = sent.get(operation.kind, 0) + size
   peak = compiled.memory_analysis().peak_memory_in_bytes
   return dataclasses.replace(cost, peak=peak, sent=sent)
+
+
+def compile_ahead(settings: Settings, topology: str, slices: int) -> None:
+  """Compiles a recipe's train step for TPUs and prints what it costs each.
+
+  Args:
+    settings: the recipe.
+    topology: the name of a slice, as v5e:16x16.
+    slices: how many of them.
+
+  Raises:
+    UserError: for an unknown topology, a mesh that leaves out some of its
+      devices, or data from which no tokenizer can be made.
+    SystemExit: with status 1, if the step does not fit into their memory.
+  """
+  target = Topology.of(topology, slices)
+  experiment = Experiment.to_compile(settings, target.devices)
+  mesh, memory = experiment.mesh, target.generation.memory
+  if mesh.size < len(target.devices):
+    raise UserError(
+      f'config.mesh: takes {mesh.size} of the {len(target.devices)} devices of '
+      f'{topology}; choose data, fsdp and tensor, and config.train.batch_size, '
+      'so that all have work.'
+    )
+  facts = report.describe_model(experiment)
+  chips = len(target.devices) // target.generation.devices
+  facts['devices'] = f'{len(target.devices)} ({chips} chips)'
+  facts['memory'] = f'{_bytes(memory)} each'
+  console.print_facts(f'train step on {slices} × {topology}', facts)
+  started = time.perf_counter()
+  cost = cost_of_step(experiment)
+  costs = {
+    'parameters': _bytes(cost.parameters),
+    'optimizer state': _bytes(cost.optimizer),
+    'matrix products': f'{cost.flops / 1e12:.3f} TFLOP',
+  }
+  costs |= {kind: _bytes(size) for kind, size in sorted(cost.sent.items())}
+  fits = cost.peak is not None and cost.peak <= memory
+  if cost.peak is None:
+    costs['peak memory'] = f'too much: {cost.refusal}'
+  else:
+    costs['peak memory'] = f'{_bytes(cost.peak)} ({cost.peak / memory:.0%})'
+  costs['compiled in'] = f'{time.perf_counter() - started:.0f} s'
+  costs['fits'] = 'yes' if fits else 'no'
+  console.print_facts('of each device, a step', costs)
+  if not fits:
+    print(
+      f'error: the step does not fit into {_bytes(memory)} a device; split it '
+      'further (config.mesh.fsdp, mesh.tensor, train.accumulate) or keep less '
+      '(config.model.remat=true, model.dtype=bfloat16).',
+      file=sys.stderr,
+    )
+    sys.exit(1)
+
+
+def _bytes(size: float) -> str:
+  """A size in words, as 1.5 GiB."""
+  for unit in ('B', 'KiB', 'MiB'):
+    if size < 1024:
+      return f'{size:.4g} {unit}'
+    size /= 1024
+  return f'{size:,.2f} GiB'
 
 
 def _held(tree: Any) -> int:

@@ -1,6 +1,7 @@
 """The command line's flags, and one clear line for each mistake in them."""
 
 import itertools
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,12 @@ from ml_collections import config_flags
 
 from spectral_jax.errors import UserError
 from spectral_jax.training.joining import Group
-from spectral_jax.training.settings import Settings, keys, unknown_key
+from spectral_jax.training.settings import (
+  Sampling,
+  Settings,
+  keys,
+  unknown_key,
+)
 from spectral_jax.training.workdir import check_recipe, flatten, read_recipe
 
 _EXPECTED = {
@@ -61,10 +67,20 @@ def define_flags(default_config: Path) -> None:
   flags.DEFINE_enum(
     'mode',
     'train',
-    ['train', 'eval', 'sample'],
+    ['train', 'eval', 'sample', 'compile'],
     'train: trains, or goes on training, the run in --workdir. eval: prints '
     'the scores of a checkpoint. sample: generates text from a checkpoint. '
-    'eval and sample take the recipe from --workdir.',
+    'eval and sample take the recipe from --workdir. compile: compiles the '
+    'train step for the TPUs of --topology, and prints what it costs them.',
+  )
+  flags.DEFINE_string(
+    'topology',
+    'v5e:2x4',
+    'For compile: a slice of TPUs, as v4:2x2x1, v5e:16x16 or v5p:4x4x4; wants '
+    'requirements-tpu.txt, but no TPU.',
+  )
+  flags.DEFINE_integer(
+    'slices', 1, 'For compile: how many such slices.', lower_bound=1
   )
   flags.DEFINE_bool(
     'distributed',
@@ -93,11 +109,11 @@ def define_flags(default_config: Path) -> None:
     'prompt', None, 'For sample: the text to go on from; by default a new line.'
   )
   flags.DEFINE_integer(
-    'length', 400, 'For sample: tokens to generate.', lower_bound=1
+    'length', Sampling.length, 'For sample: tokens to generate.', lower_bound=1
   )
   flags.DEFINE_float(
     'temperature',
-    0.8,
+    Sampling.temperature,
     'For sample: divides the logits; 0 takes the likeliest token.',
     lower_bound=0.0,
   )
@@ -171,7 +187,7 @@ def run_settings() -> tuple[Settings, Path]:
   values = flags.FLAGS
   recipe = values.config.to_dict()
   workdir = Path(values.workdir or f'runs/{recipe.get("name")}').expanduser()
-  if values.mode != 'train':
+  if values.mode in ('eval', 'sample'):
     given = recipe
     recipe = read_recipe(workdir)
     Settings.from_mapping(recipe)  # it may have been edited
@@ -181,7 +197,7 @@ def run_settings() -> tuple[Settings, Path]:
       if name in values and values[name].present:
         _override(recipe, name, values[name].value)
   settings = Settings.from_mapping(recipe)
-  if values.mode != 'train':
+  if values.mode in ('eval', 'sample'):
     check_recipe(workdir, settings)
   return settings, workdir
 
@@ -200,6 +216,20 @@ def group() -> Group:
     values.process_id,
     values.join_timeout,
   )
+
+
+def sampling() -> Sampling:
+  """What the parsed flags say of the text to generate.
+
+  Raises:
+    UserError: for a temperature that is no number.
+  """
+  values = flags.FLAGS
+  if not math.isfinite(values.temperature):
+    raise UserError(
+      f'--temperature: expected 0 or more, got {values.temperature}.'
+    )
+  return Sampling(values.prompt, values.length, values.temperature, values.seed)
 
 
 def told(settings: Settings) -> dict[str, Any]:

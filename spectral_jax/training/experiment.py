@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from spectral_jax.core.compiler_check import compiled_error
 from spectral_jax.data import pipeline
 from spectral_jax.data.corpora import load_corpus
 from spectral_jax.data.corpus import Corpus
-from spectral_jax.data.tokenizer import Tokenizer
+from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
 from spectral_jax.errors import UserError
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer
@@ -63,12 +63,15 @@ def _abstract_params(model: Transformer) -> Any:
   return jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
 
 
-def _mesh(settings: Settings) -> Mesh:
+def _mesh(
+  settings: Settings, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
   train = settings.train
   return make_mesh(
     settings.mesh,
     train.batch_size // train.accumulate,
     settings.model.heads,
+    devices,
   )
 
 
@@ -138,6 +141,23 @@ class Experiment:
     with processes.together():
       check_compiler()
       return cls(settings, workdir.read_tokenizer(directory), _mesh(settings))
+
+  @classmethod
+  def to_compile(
+    cls, settings: Settings, devices: Sequence[jax.Device]
+  ) -> 'Experiment':
+    """The recipe on devices that need not be here; only its text is read.
+
+    Raises:
+      UserError: for data that will not do, or devices that the mesh does not
+        divide.
+    """
+    name = settings.data.tokenizer
+    if settings.data.corpus == 'tfds':  # large, and maybe not here either
+      tokenizer = make_tokenizer(name, None)
+    else:
+      tokenizer = _corpus(settings.data).make_tokenizer(name)
+    return cls(settings, tokenizer, _mesh(settings, devices))
 
   @property
   def corpus(self) -> Corpus:

@@ -14,7 +14,7 @@ from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.metrics import MetricsLog
 from spectral_jax.training.optimizer import learning_rate_schedule
-from spectral_jax.training.settings import Settings
+from spectral_jax.training.settings import Sampling, Settings
 from spectral_jax.training.step import Metrics, TrainState
 
 
@@ -192,14 +192,7 @@ def evaluate(settings: Settings, directory: Path, checkpoint: str) -> None:
 
 
 def sample(
-  settings: Settings,
-  directory: Path,
-  checkpoint: str,
-  *,
-  prompt: str | None,
-  length: int,
-  temperature: float,
-  seed: int,
+  settings: Settings, directory: Path, checkpoint: str, sampling: Sampling
 ) -> None:
   """Prints text that a checkpoint generates after a prompt.
 
@@ -207,15 +200,6 @@ def sample(
     UserError: if there is no such checkpoint, or a character of the prompt is
       not in the vocabulary.
   """
-  if not math.isfinite(temperature):
-    raise UserError(f'--temperature: expected 0 or more, got {temperature}.')
   experiment, state = restore(settings, directory, checkpoint)
-  text = report.sample_text(
-    experiment,
-    state.params,
-    prompt=prompt,
-    length=length,
-    temperature=temperature,
-    seed=seed,
-  )
+  text = report.sample_text(experiment, state.params, sampling)
   console.print_sample(f'step {int(state.step)}', text)

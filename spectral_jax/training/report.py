@@ -15,10 +15,10 @@ from spectral_jax.training import console, processes, workdir
 from spectral_jax.training.experiment import Experiment, Score
 from spectral_jax.training.loss_picture import draw_loss
 from spectral_jax.training.machine import machine_facts
+from spectral_jax.training.settings import Sampling
 from spectral_jax.training.spectra import magnitudes, stable_ranks
 from spectral_jax.training.spectra_picture import draw_spectra
 
-SAMPLE_LENGTH = 400
 _WRITTEN = (
   'checkpoints',
   'metrics.jsonl',
@@ -35,25 +35,32 @@ _WRITTEN = (
 
 def describe(experiment: Experiment) -> dict[str, str]:
   """The facts that are known before the first step, by name."""
+  mesh, count = experiment.mesh, jax.process_count()
+  device = mesh.devices.flat[0]
+  return {
+    'device': f'{device.device_kind} ({device.platform}), {mesh.size} of '
+    f'{jax.device_count()}, in {count} process{"es" if count > 1 else ""}',
+    **describe_model(experiment),
+    'data': f'{experiment.corpus.describe()}; '
+    f'vocabulary {experiment.tokenizer.vocabulary_size}',
+  }
+
+
+def describe_model(experiment: Experiment) -> dict[str, str]:
+  """How the model is stored, and split over the mesh."""
   stored, as_dense = experiment.parameter_counts()
-  mesh = experiment.mesh
   linear = experiment.settings.model.linear
   how = {
     'dense': 'dense',
     'spectral': f'spectral, {linear.selection}, keep {linear.keep:g}',
     'low_rank': f'low rank {linear.rank}',
   }
-  axes = ', '.join(f'{name} {size}' for name, size in mesh.shape.items())
-  device, count = mesh.devices.flat[0], jax.process_count()
+  axes = experiment.mesh.shape.items()
   return {
-    'device': f'{device.device_kind} ({device.platform}), {mesh.size} of '
-    f'{jax.device_count()}, in {count} process{"es" if count > 1 else ""}',
-    'mesh': axes,
+    'mesh': ', '.join(f'{name} {size}' for name, size in axes),
     'linear layers': how[linear.kind],
     'parameters': f'{stored:,} stored; a dense model stores {as_dense:,} '
     f'({stored / as_dense:.1%})',
-    'data': f'{experiment.corpus.describe()}; '
-    f'vocabulary {experiment.tokenizer.vocabulary_size}',
   }
 
 
@@ -85,16 +92,8 @@ def _prompt_tokens(tokenizer: Tokenizer, prompt: str | None) -> np.ndarray:
     return np.zeros(1, np.int32)
 
 
-def sample_text(
-  experiment: Experiment,
-  params: Any,
-  *,
-  prompt: str | None = None,
-  length: int = SAMPLE_LENGTH,
-  temperature: float = 0.8,
-  seed: int = 0,
-) -> str:
-  """The prompt and `length` generated tokens after it, as text.
+def sample_text(experiment: Experiment, params: Any, sampling: Sampling) -> str:
+  """The prompt and the tokens generated after it, as text.
 
   Without a prompt it begins a document, a line, or at the vocabulary's first
   character.
@@ -102,14 +101,14 @@ def sample_text(
   Raises:
     UserError: if the tokenizer does not know a character of the prompt.
   """
-  tokens = _prompt_tokens(experiment.tokenizer, prompt)
+  tokens = _prompt_tokens(experiment.tokenizer, sampling.prompt)
   following = generate(
     experiment.model,
     params,
     tokens,
-    length=length,
-    key=jax.random.key(seed),
-    temperature=temperature,
+    length=sampling.length,
+    key=jax.random.key(sampling.seed),
+    temperature=sampling.temperature,
   )
   return experiment.tokenizer.decode(np.concatenate([tokens, following]))
 
@@ -156,7 +155,7 @@ def finish(
       without the time between a stop and going on.
   """
   stored, as_dense = experiment.parameter_counts()
-  text = sample_text(experiment, params)
+  text = sample_text(experiment, params, Sampling())
   params = processes.on_host(params)
   if not processes.is_first():
     return

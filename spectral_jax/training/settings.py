@@ -171,6 +171,23 @@ class MeshSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sampling:
+  """Which text a trained model is to generate.
+
+  Attributes:
+    prompt: what it goes on from; by default, as a text begins.
+    length: tokens to generate.
+    temperature: divides the logits; 0 takes the likeliest token.
+    seed: draws the text.
+  """
+
+  prompt: str | None = None
+  length: int = 400
+  temperature: float = 0.8
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
   """Everything that decides what a run computes.
 
