@@ -29,7 +29,6 @@ leaves in DIR chosen_positions.json, and the recipe.
 import dataclasses
 import json
 import math
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,19 +39,26 @@ import numpy as np
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from benchmarks.arguments import check_passed_on, fail, parse_flags
 from benchmarks.choice import choose_all, chosen, keep_only, mask_of, wanted
 from benchmarks.rows import ROWS
 from benchmarks.runs import recipe
 from spectral_jax.errors import UserError
 from spectral_jax.training import console, step, workdir
-from spectral_jax.training.command import fail
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.machine import machine_facts
 from spectral_jax.training.settings import Settings
 
 _RESULT = 'chosen_positions.json'
-_SET = r'--config\.(name|seed|train\.steps|model\.linear\.(kind|keep|selection)'
-_SET += r'|optimizer\.name)='
+_OWN_KEYS = (
+  'name',
+  'seed',
+  'train.steps',
+  'model.linear.kind',
+  'model.linear.keep',
+  'model.linear.selection',
+  'optimizer.name',
+)
 
 _WORKDIR = flags.DEFINE_string('workdir', '', 'Where the result is kept.')
 _KEEP = flags.DEFINE_float(
@@ -194,14 +200,6 @@ def print_result(result: Mapping[str, Any]) -> None:
 
 def _settings(extra: Sequence[str]) -> Settings:
   """The row's recipe and the flags; raises UserError for what will not do."""
-  for argument in extra:
-    if not re.fullmatch(r'--config\.[^=]+=.*', argument, re.DOTALL):
-      raise UserError(
-        f"unexpected argument {argument!r}; train.py's flags come after --, as "
-        '--config.KEY=VALUE.'
-      )
-    if re.match(_SET, argument):
-      raise UserError(f'{argument}: the benchmark sets it.')
   row = ROWS['random-nm1']
   own = {
     'name': 'chosen-positions',
@@ -215,10 +213,7 @@ def _settings(extra: Sequence[str]) -> Settings:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-  try:
-    rest: list[str] = flags.FLAGS(argv)
-  except flags.Error as error:
-    fail(str(error).splitlines()[0])
+  rest = parse_flags(argv)
   if not _WORKDIR.value:
     fail('--workdir: missing; name a folder to keep the result in.')
   if (Path(_WORKDIR.value) / _RESULT).exists():
@@ -227,6 +222,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     fail(f'--warm_up: expected fewer than the {_STEPS.value} --steps.')
   if _DATA.value and not Path(_DATA.value).is_file():
     fail(f'--data: no such file as {_DATA.value}.')
+  check_passed_on(rest[1:], _OWN_KEYS, instead='the benchmark sets it.')
   return rest
 
 

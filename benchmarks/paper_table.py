@@ -18,10 +18,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from benchmarks.arguments import check_passed_on, fail, parse_flags
 from benchmarks.rows import TABLES, Row, Table
 
 if TYPE_CHECKING:
@@ -60,20 +61,6 @@ _DOCS = flags.DEFINE_string(
 )
 
 
-def _fail(line: str) -> NoReturn:
-  # That of spectral_jax.training.command would import JAX first: seconds.
-  print(f'error: {line}', file=sys.stderr)
-  sys.exit(2)
-
-
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-  try:
-    rest: list[str] = flags.FLAGS(argv)
-  except flags.Error as error:
-    _fail(str(error).splitlines()[0])
-  return rest
-
-
 def _tables() -> list[Table]:
   """The tables that the flags ask for, with their steps and seeds."""
   names = _CHOSEN.value or (TABLES if _REPORT_ONLY.value else ['version1'])
@@ -81,7 +68,7 @@ def _tables() -> list[Table]:
     names = ['quick']
   for name in names:
     if name not in TABLES:
-      _fail(f'--tables: no table {name!r}; there are {", ".join(TABLES)}.')
+      fail(f'--tables: no table {name!r}; there are {", ".join(TABLES)}.')
   return [
     dataclasses.replace(
       TABLES[name],
@@ -98,33 +85,30 @@ def _rows(tables: Sequence[Table]) -> set[Row]:
   try:
     found = {row for row in rows if re.search(_ROWS.value, row.name)}
   except re.error as error:
-    _fail(f'--rows: {_ROWS.value!r} is no regular expression ({error}).')
+    fail(f'--rows: {_ROWS.value!r} is no regular expression ({error}).')
   if not found:
     names = ', '.join(sorted(row.name for row in rows))
-    _fail(f'--rows: {_ROWS.value!r} is found in none of {names}.')
+    fail(f'--rows: {_ROWS.value!r} is found in none of {names}.')
   return found
 
 
 def _check_flags(extra: Sequence[str]) -> None:
   """Answers a mistake with one line, before anything slow is imported."""
   if not _WORKDIR.value:
-    _fail('--workdir: missing; name a folder to keep the runs in.')
+    fail('--workdir: missing; name a folder to keep the runs in.')
   if Path(_WORKDIR.value).is_file():
-    _fail(f'--workdir: {_WORKDIR.value} is a file; name a folder.')
+    fail(f'--workdir: {_WORKDIR.value} is a file; name a folder.')
   for count in (_SEEDS, _STEPS, _JOBS):
     if count.value is not None and count.value < 1:
-      _fail(f'--{count.name}: expected at least 1, got {count.value}.')
+      fail(f'--{count.name}: expected at least 1, got {count.value}.')
   for file in (_DATA, _DOCS):
     if file.value and not Path(file.value).is_file():
-      _fail(f'--{file.name}: no such file as {file.value}.')
-  for argument in extra:
-    if not re.fullmatch(r'--config\.[^=]+=.*', argument, re.DOTALL):
-      _fail(
-        f"unexpected argument {argument!r}; train.py's flags come after --, as "
-        '--config.KEY=VALUE.'
-      )
-    if re.match(r'--config\.(name|seed|train\.steps)=', argument):
-      _fail(f'{argument}: the table sets it; use --seeds and --steps.')
+      fail(f'--{file.name}: no such file as {file.value}.')
+  check_passed_on(
+    extra,
+    own=('name', 'seed', 'train.steps'),
+    instead='the table sets it; use --seeds and --steps.',
+  )
 
 
 def _plan(
@@ -263,7 +247,7 @@ def main(argv: Sequence[str]) -> None:
       _write_docs(workdir, Path(_DOCS.value))
     print(f'tables: {workdir / "tables.md"}')
   except UserError as error:
-    _fail(str(error))
+    fail(str(error))
   except KeyboardInterrupt:
     print('\ninterrupted; the same command goes on from the last checkpoints')
     sys.exit(130)
@@ -271,4 +255,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=parse_flags)
