@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +17,17 @@ from spectral_jax.layers.find_layers import find_layers
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training.settings import Settings
-from tests.trainer import (
-  REPOSITORY,
-  assert_refused,
-  environment,
-  small,
-  train,
-)
+from tests.trainer import REPOSITORY, assert_refused, run, small, train
 
 
-def run(*arguments: object, text: Path) -> subprocess.CompletedProcess[str]:
-  return subprocess.run(
-    [sys.executable, '-m', 'spectral_jax', *map(str, arguments)],
-    cwd=REPOSITORY,
-    env=environment(text.parent),
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
+def run_verb(
+  *arguments: object, text: Path
+) -> subprocess.CompletedProcess[str]:
+  return run('-m', 'spectral_jax', *arguments, tmp=text.parent)
 
 
 def succeed(*arguments: object, text: Path) -> str:
-  result = run(*arguments, text=text)
+  result = run_verb(*arguments, text=text)
   assert result.returncode == 0, result.stderr
   assert result.stderr == ''
   return result.stdout
@@ -224,7 +211,7 @@ def test_any_flax_parameters(as_file: bool, text: Path, tmp_path: Path) -> None:
 def test_a_mistake_gets_one_line(
   arguments: list[str], expected: str, text: Path
 ) -> None:
-  assert_refused(run(*arguments, text=text), expected)
+  assert_refused(run_verb(*arguments, text=text), expected)
   assert not (REPOSITORY / 'out').exists()
 
 
@@ -246,6 +233,6 @@ def test_a_run_that_cannot_be_converted_so(
 ) -> None:
   out = tmp_path / 'out'
   assert_refused(
-    run('convert', finished[0], out, *arguments, text=text), expected
+    run_verb('convert', finished[0], out, *arguments, text=text), expected
   )
   assert not out.exists()

@@ -1,4 +1,4 @@
-"""train.py in a process of its own, as a user types it."""
+"""The commands, each in a process of its own, as a user types them."""
 
 import os
 import re
@@ -39,18 +39,25 @@ def command(*arguments: str) -> list[str]:
   return [sys.executable, 'train.py', *arguments]
 
 
-def train(
-  *arguments: str, text: Path, devices: int = 1
+def run(
+  *arguments: object, tmp: Path, devices: int = 1
 ) -> subprocess.CompletedProcess[str]:
+  """Python with these arguments; what it prepares is kept in `tmp`."""
   return subprocess.run(
-    command(*arguments),
+    [sys.executable, *map(str, arguments)],
     cwd=REPOSITORY,
-    env=environment(text.parent, devices),
+    env=environment(tmp, devices),
     capture_output=True,
     text=True,
     timeout=300,
     check=False,
   )
+
+
+def train(
+  *arguments: str, text: Path, devices: int = 1
+) -> subprocess.CompletedProcess[str]:
+  return run('train.py', *arguments, tmp=text.parent, devices=devices)
 
 
 def small(text: Path, workdir: Path, *arguments: str) -> list[str]:

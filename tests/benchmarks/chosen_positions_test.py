@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -22,8 +20,9 @@ from spectral_jax.data.tokenizer import make_tokenizer
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.settings import Settings
-from tests.trainer import REPOSITORY, SMALL, assert_refused, environment
+from tests.trainer import SMALL, assert_refused, run
 
+COMMAND = ('-m', 'benchmarks.chosen_positions')
 QUARTER = Selection('random', (2, 8), 4)
 
 
@@ -162,18 +161,6 @@ def test_storage_is_the_smaller_of_bitmap_and_numbers() -> None:
   assert chosen_positions.position_bits(17, 3) == 15
 
 
-def _run(*arguments: str, tmp: Path) -> subprocess.CompletedProcess[str]:
-  return subprocess.run(
-    [sys.executable, '-m', 'benchmarks.chosen_positions', *arguments],
-    cwd=REPOSITORY,
-    env=environment(tmp),
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
-
-
 def test_the_command_line_measures_and_tells(
   text: Path, tmp_path: Path
 ) -> None:
@@ -189,7 +176,7 @@ def test_the_command_line_measures_and_tells(
     '--',
     *(flag for flag in SMALL if not flag.startswith('--config.train.steps')),
   )
-  result = _run(*arguments, tmp=text.parent)
+  result = run(*COMMAND, *arguments, tmp=text.parent)
   assert result.returncode == 0, result.stdout + result.stderr
   assert result.stderr == ''
   assert 'step 100/110  train loss ' in result.stdout
@@ -225,6 +212,6 @@ def test_a_bad_flag_gets_one_line(
   tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
   workdir = tmp_path / 'chosen'
-  result = _run(f'--workdir={workdir}', *arguments, tmp=tmp_path)
+  result = run(*COMMAND, f'--workdir={workdir}', *arguments, tmp=tmp_path)
   assert_refused(result, expected)
   assert not workdir.exists()

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,21 +10,9 @@ from benchmarks.rows import ROWS, TABLES
 from benchmarks.runs import Run
 from configs import paper
 from spectral_jax.errors import UserError
-from tests.trainer import REPOSITORY, SMALL, assert_refused, environment
+from tests.trainer import SMALL, assert_refused, run
 
-
-def _paper_table(
-  *arguments: str, tmp: Path
-) -> subprocess.CompletedProcess[str]:
-  return subprocess.run(
-    [sys.executable, '-m', 'benchmarks.paper_table', *arguments],
-    cwd=REPOSITORY,
-    env=environment(tmp),
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
+COMMAND = ('-m', 'benchmarks.paper_table')
 
 
 def test_rows_are_trained_once_and_told(text: Path, tmp_path: Path) -> None:
@@ -39,7 +26,8 @@ def test_rows_are_trained_once_and_told(text: Path, tmp_path: Path) -> None:
   row = next(r.name for r in TABLES['muon'].rows if r.label == 'strided nm/2')
 
   def paper_table(rows: str) -> subprocess.CompletedProcess[str]:
-    return _paper_table(
+    return run(
+      *COMMAND,
       f'--workdir={workdir}',
       '--tables=muon',
       f'--rows={rows}',
@@ -128,6 +116,6 @@ def test_a_bad_flag_gets_one_line(
   tmp_path: Path, argument: str, expected: str
 ) -> None:
   workdir = tmp_path / 'table'
-  result = _paper_table(f'--workdir={workdir}', argument, tmp=tmp_path)
+  result = run(*COMMAND, f'--workdir={workdir}', argument, tmp=tmp_path)
   assert_refused(result, expected)
   assert not workdir.exists()
