@@ -11,12 +11,9 @@ from tests.trainer import assert_refused, small, train
   ('argument', 'expected'),
   [
     ('--config.train.stepz=3', r'config\.train\.stepz: .*config\.train\.steps'),
-    ('--config.trian.steps=3', r'config\.trian\.steps: .*config\.train\.steps'),
     ('--config.model.linear.keep=0', r'linear\.keep: .*fraction.*0\.0'),
-    ('--config.model.linear.keep=1.5', r'linear\.keep: .*fraction.*1\.5'),
     ('--config.model.linear.keep=half', r"linear\.keep.*number.*'half'"),
     ('--config.train.steps=1e3', r'train\.steps.*whole number'),
-    ('--config.model.linear.kind=dens', r'kind: .*dense, spectral.*dens'),
     ('--config=nothing.py', r'--config: no such file as nothing\.py'),
     ('--seed=-1', r'seed=-1.*\[0, 4294967295\]'),
     ('--config=configs/paper.py:full', r'row: .*spectral-50.*full'),
@@ -52,40 +49,23 @@ def test_a_recipe_that_fails_gets_one_line(
 def test_bad_data_gets_one_line(text: Path, tmp_path: Path) -> None:
   short = tmp_path / 'short.txt'
   short.write_text('too short')
-  latin = tmp_path / 'latin.txt'
-  latin.write_bytes(b'caf\xe9' * 1000)
-  empty = tmp_path / 'empty.txt'
-  empty.touch()
   for path, expected in (
     (tmp_path / 'missing.txt', r'missing\.txt'),
     (short, 'shorter than a context'),
-    (latin, r'latin\.txt is not UTF-8'),
-    (empty, r'empty\.txt is empty'),
   ):
     workdir = tmp_path / 'run'
     assert_refused(train(*small(path, workdir), text=text), expected)
     assert not workdir.exists()
 
 
-def test_a_bad_workdir_gets_one_line(
-  finished: tuple[Path, str], text: Path, tmp_path: Path
+def test_a_run_that_is_another_gets_one_line(
+  finished: tuple[Path, str], text: Path
 ) -> None:
   workdir, _ = finished
   before = sorted(workdir.rglob('*'))
   assert_refused(
     train(*small(text, workdir, '--config.model.width=64'), text=text),
     r'another config \(config\.model\.width is 32 there, 64 here\)',
-  )
-  other = tmp_path / 'other.txt'
-  other.write_text(text.read_text()[::-1])
-  assert_refused(train(*small(other, workdir), text=text), 'another text')
-  assert sorted(workdir.rglob('*')) == before
-  assert_refused(train(*small(text, text), text=text), 'is, or lies below')
-  assert_refused(
-    train(*small(text, Path('/proc/run')), text=text), 'cannot make /proc/run'
-  )
-  assert_refused(
-    train('--mode=eval', f'--workdir={tmp_path}', text=text), 'no run in'
   )
   assert_refused(
     train(
@@ -102,20 +82,4 @@ def test_a_bad_workdir_gets_one_line(
     ),
     r"'Å'.*column 5",
   )
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(
-  text: Path, tmp_path: Path
-) -> None:
-  workdir = tmp_path / 'run'
-  result = train(
-    *small(
-      text,
-      workdir,
-      '--config.optimizer.learning_rate=1e38',
-      '--config.optimizer.warmup_steps=30',
-    ),
-    text=text,
-  )
-  assert_refused(result, r'step \d+: \w+ is nan, .*last good checkpoint')
-  assert not (workdir / 'summary.json').exists()
+  assert sorted(workdir.rglob('*')) == before

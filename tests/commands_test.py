@@ -17,7 +17,14 @@ from spectral_jax.layers.find_layers import find_layers
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training.settings import Settings
-from tests.trainer import REPOSITORY, assert_refused, run, small, train
+from tests.trainer import (
+  REPOSITORY,
+  assert_refused,
+  run,
+  small,
+  train,
+  trained,
+)
 
 
 def run_verb(
@@ -54,16 +61,19 @@ def layers_of(workdir: Path) -> dict[str, SpectralKernel]:
 
 @pytest.fixture(scope='module')
 def dense(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-  workdir = tmp_path_factory.mktemp('dense') / 'run'
-  arguments = ('--config.model.linear.kind=dense', '--config.train.steps=40')
-  result = train(*small(text, workdir, *arguments), text=text)
-  assert result.returncode == 0, result.stderr
-  return workdir
+  return trained(
+    'dense',
+    text,
+    tmp_path_factory,
+    '--config.model.linear.kind=dense',
+    '--config.train.steps=40',
+  )[0]
 
 
-def test_inspect(finished: tuple[Path, str], text: Path) -> None:
-  workdir, _ = finished
-  shutil.rmtree(workdir / 'copy', ignore_errors=True)
+def test_inspect(
+  finished: tuple[Path, str], text: Path, tmp_path: Path
+) -> None:
+  workdir = shutil.copytree(finished[0], tmp_path / 'run')
   (workdir / 'spectra.png').unlink()
   header, *rows = cells(succeed('inspect', workdir, text=text))
   assert header[:3] == ['layer', 'kernel', 'K']
@@ -104,11 +114,7 @@ def test_a_dense_run_to_spectral_and_back(
   # The recipe went with it, and training goes on from there.
   config = json.loads((projected / 'config.json').read_text())
   assert config['model']['linear']['keep'] == 0.999
-  another = '--config.model.linear.selection=random'
-  assert_refused(
-    train('--mode=eval', f'--workdir={projected}', another, text=text),
-    "linear.selection is 'lowpass' there, 'random' here",
-  )
+  assert config['model']['linear']['selection'] == 'lowpass'
   linear = [
     f'--config.model.linear.{key}={config["model"]["linear"][key]}'
     for key in ('kind', 'keep', 'selection')
@@ -218,7 +224,6 @@ def test_a_mistake_gets_one_line(
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [
-    (['--keep=0'], 'linear.keep: expected a fraction above 0'),
     (['--keep=0.5', '--selection=lowpass'], '--selection: the run has strided'),
     (['--keep=0.3'], 'a strided selection stores 1/b'),
     (['--keep=0.5', '--steps=0'], '--steps=0'),

@@ -1,10 +1,14 @@
 """The commands, each in a process of its own, as a user types them."""
 
+import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = (
@@ -21,16 +25,21 @@ SMALL = (
 )
 
 
+def _compiled(tmp: Path, devices: int) -> Path:
+  return tmp / f'compiled_{devices}'
+
+
 def environment(tmp: Path, devices: int = 1) -> dict[str, str]:
   return os.environ | {
     'TFDS_DATA_DIR': str(tmp),
-    # As in conftest.py: optimising less halves the compiling.
+    # Optimising less halves the compiling; not at all, and training is slow.
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} '
     '--xla_backend_optimization_level=1',
     'COLUMNS': '60',
     # Most of a small run's time is compilation, of the same few programs.
     # XLA complains, without need, when it reads them back.
-    'JAX_COMPILATION_CACHE_DIR': str(tmp / f'compiled_{devices}'),
+    'JAX_COMPILATION_CACHE_DIR': str(_compiled(tmp, devices)),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'TF_CPP_MIN_LOG_LEVEL': '3',
   }
 
@@ -67,6 +76,35 @@ def small(text: Path, workdir: Path, *arguments: str) -> list[str]:
     f'--config.data.path={text}',
     *arguments,
   ]
+
+
+def trained(
+  name: str,
+  text: Path,
+  tmp_path_factory: pytest.TempPathFactory,
+  *arguments: str,
+) -> tuple[Path, str]:
+  """A small run that the first process of the tests to ask trains for all.
+
+  Its workdir is not to be changed.
+  """
+  base = tmp_path_factory.getbasetemp()
+  folder = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+  folder /= f'{name}-for-all'
+  folder.mkdir(exist_ok=True)
+  workdir, printed = folder / 'run', folder / 'printed.txt'
+  with (folder / 'lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not printed.exists():
+      result = run('train.py', *small(text, workdir, *arguments), tmp=folder)
+      assert result.returncode == 0, result.stderr
+      assert result.stderr == ''
+      printed.write_text(result.stdout)
+  # Two processes cannot share a cache, which JAX writes in place.
+  shutil.copytree(
+    _compiled(folder, 1), _compiled(text.parent, 1), dirs_exist_ok=True
+  )
+  return workdir, printed.read_text()
 
 
 def assert_refused(

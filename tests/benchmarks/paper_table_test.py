@@ -15,6 +15,7 @@ from tests.trainer import SMALL, assert_refused, run
 COMMAND = ('-m', 'benchmarks.paper_table')
 
 
+@pytest.mark.usefixtures('finished')  # whose programs are those of the row
 def test_rows_are_trained_once_and_told(text: Path, tmp_path: Path) -> None:
   docs = tmp_path / 'docs' / 'results.md'
   docs.parent.mkdir()
@@ -22,7 +23,7 @@ def test_rows_are_trained_once_and_told(text: Path, tmp_path: Path) -> None:
   docs.write_text(f'<!-- table muon -->\n<!-- end -->\n{named}\n')
   workdir = tmp_path / 'table'
 
-  # The default recipe's own row: its programs are compiled by other tests.
+  # The default recipe's own row.
   row = next(r.name for r in TABLES['muon'].rows if r.label == 'strided nm/2')
 
   def paper_table(rows: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """Nothing that is not finite is logged or saved as good."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -41,6 +42,22 @@ def test_a_validation_loss_that_is_not_finite_is_not_saved(
     loop.train(_recipe(text, tmp_path), workdir)
   saved = [path.name for path in (workdir / 'checkpoints').iterdir()]
   assert saved == ['2']
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+  text = tmp_path / 'text.txt'
+  text.write_text('to be or not to be ' * 40)
+  settings = _recipe(text, tmp_path)
+  optimizer = dataclasses.replace(
+    settings.optimizer, learning_rate=1e38, warmup_steps=3
+  )
+  workdir = tmp_path / 'run'
+  with pytest.raises(
+    UserError, match=r'^step \d+: \w+ is nan, .*last good checkpoint'
+  ) as caught:
+    loop.train(dataclasses.replace(settings, optimizer=optimizer), workdir)
+  assert '\n' not in str(caught.value)
+  assert not (workdir / 'summary.json').exists()
 
 
 def test_a_compiler_that_computes_wrong_is_refused(

@@ -83,6 +83,8 @@ def test_a_whole_number_serves_as_a_number(recipe: dict[str, Any]) -> None:
     ('model.heads', 3, 'config.model.heads: expected a divisor of the width'),
     ('model.dropout', 1.0, 'config.model.dropout: expected'),
     ('model.linear.keep', 0.0, 'config.model.linear.keep: expected'),
+    ('model.linear.keep', 1.5, 'config.model.linear.keep: expected'),
+    ('model.linear.kind', 'dens', 'config.model.linear.kind: expected'),
     ('model.linear.keep', 'half', "keep: expected a number, got 'half'"),
     ('model.linear.keep', 0.3, 'config.model.linear.keep: a strided'),
     ('model.linear.selection', 'high', 'config.model.linear.selection'),

@@ -71,6 +71,20 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     workdir.claim(tmp_path, SETTINGS, 'one', ByteTokenizer(255))
 
 
+@pytest.mark.parametrize('below', ['file', 'file/run'])
+def test_a_workdir_that_is_no_folder_is_named(
+  tmp_path: Path, below: str
+) -> None:
+  (tmp_path / 'file').touch()
+  with pytest.raises(UserError, match=r'^--workdir: .* is, or lies below'):
+    _claim(tmp_path / below, SETTINGS)
+
+
+def test_a_workdir_that_cannot_be_made_is_named() -> None:
+  with pytest.raises(UserError, match=r'^--workdir: cannot make /proc/run'):
+    _claim(Path('/proc/run'), SETTINGS)
+
+
 @pytest.mark.parametrize('damage', ['', '{', '[1]'])
 def test_a_damaged_recipe_is_named(tmp_path: Path, damage: str) -> None:
   (tmp_path / 'config.json').write_text(damage)
