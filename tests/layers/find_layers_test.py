@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from spectral_jax import Selection, SpectralDense, scale_by_selection
-from spectral_jax.layers.find_layers import find_selections
+from spectral_jax.layers.find_layers import find_layers, find_selections
 
 
 class Block(nn.Module):
@@ -58,3 +58,11 @@ def test_the_rule_takes_what_it_finds() -> None:
   norms = jax.tree.map(optax.tree.norm, updates)
   assert norms['stack']['inner']['coefficients'] == pytest.approx(4 * 32**0.5)
   assert norms['stack']['inner']['bias'] == pytest.approx(4)
+
+
+def test_it_finds_what_is_compiled_already() -> None:
+  model, x = nn.jit(SpectralDense)(8, keep=0.5), jnp.ones((1, 8))
+  model.init(jax.random.key(0), x)
+  for _ in range(2):
+    (found,) = find_layers(model, x).values()
+    assert found.selection.count == 32

@@ -51,11 +51,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
   optimizer = dataclasses.replace(
     settings.optimizer, learning_rate=1e38, warmup_steps=3
   )
+  train = dataclasses.replace(settings.train, evaluate_every=6, log_every=1)
+  settings = dataclasses.replace(settings, optimizer=optimizer, train=train)
   workdir = tmp_path / 'run'
   with pytest.raises(
-    UserError, match=r'^step \d+: \w+ is nan, .*last good checkpoint'
+    UserError, match=r'^step 3: \w+ is nan, .*last good checkpoint: none yet'
   ) as caught:
-    loop.train(dataclasses.replace(settings, optimizer=optimizer), workdir)
+    loop.train(settings, workdir)
   assert '\n' not in str(caught.value)
   assert not (workdir / 'summary.json').exists()
 
