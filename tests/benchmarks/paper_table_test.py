@@ -52,13 +52,13 @@ def test_rows_are_trained_once_and_told(text: Path, tmp_path: Path) -> None:
   assert (folder / 'output.log').read_text().startswith('$ ')
   there = json.loads((workdir / 'results.json').read_text())
   assert there == json.loads((docs.parent / 'results.json').read_text())
-  (run,) = there['runs']
+  (told,) = there['runs']
   summary = json.loads((folder / 'summary.json').read_text())
-  assert run['row'] == row
-  assert run['validation_loss'] == summary['validation_loss']
+  assert told['row'] == row
+  assert told['validation_loss'] == summary['validation_loss']
   table = (workdir / 'tables.md').read_text()
   assert 'Not run: ' in table
-  assert f'| {run["parameters"]:,} |' in table
+  assert f'| {told["parameters"]:,} |' in table
   assert '--tables=muon --steps=120 -- --config' in table
   for name in ('sizes', 'steps'):
     picture = docs.parent / f'results-muon-{name}.png'
