@@ -84,6 +84,8 @@ def compile_ahead(settings: Settings, topology: str, slices: int) -> None:
       devices, or data from which no tokenizer can be made.
     SystemExit: with status 1, if the step does not fit into their memory.
   """
+  # Nothing is computed, and a TPU of this machine, if any, is left alone.
+  jax.config.update('jax_platforms', 'cpu')
   target = Topology.of(topology, slices)
   experiment = Experiment.to_compile(settings, target.devices)
   mesh, memory = experiment.mesh, target.generation.memory

@@ -59,11 +59,19 @@ def make_mesh(
       )
   data, fsdp, tensor = axes.values()
   size = data * fsdp * tensor
-  names = ' and '.join(f'config.mesh.{name}' for name in given)
+  names = ' and '.join(
+    f'config.mesh.{name}' for name, size in axes.items() if size > 1
+  )
+  names = names or 'config.mesh'
   if size > len(devices):
     raise UserError(
       f'{names}: expected at most the {len(devices)} devices there are, got '
       f'{size}.'
+    )
+  if data % slices:
+    raise UserError(
+      f'config.mesh.data: expected a multiple of the {slices} slices, got '
+      f'{data}.'
     )
   if batch_size % (data * fsdp):
     raise UserError(
@@ -79,11 +87,6 @@ def make_mesh(
     raise UserError(
       f'{names}: expected a multiple of the {processes} processes that divides '
       f'the microbatch of {batch_size} sequences, got {size}.'
-    )
-  if data % slices:
-    raise UserError(
-      f'config.mesh.data: expected a multiple of the {slices} slices, got '
-      f'{data}.'
     )
   used = [d for own in by_process.values() for d in own[: size // processes]]
   shape, within = (data, fsdp, tensor), (data // slices, fsdp, tensor)

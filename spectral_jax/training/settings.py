@@ -38,7 +38,7 @@ class DataSettings:
   path: str
   directory: str
   tokenizer: str
-  evaluation_documents: int
+  evaluation_documents: int = 0
 
   def __post_init__(self) -> None:
     _expect(
