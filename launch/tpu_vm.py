@@ -64,6 +64,7 @@ _KEEP = flags.DEFINE_bool('keep', False, 'run does not delete the TPU.')
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Prints every command, as if all went well, and runs none.'
 )
+flags.DEFINE_alias('dry-run', 'dry_run')
 
 # https://cloud.google.com/tpu/docs/runtimes
 _RUNTIMES = {

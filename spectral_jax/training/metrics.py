@@ -53,9 +53,8 @@ class MetricsLog:
     if not writes:
       return
     workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / _FILENAME
-    write_text(path, ''.join(map(_line, self.rows)))
-    self._file = path.open('a', encoding='ascii')
+    self._path = workdir / _FILENAME
+    write_text(self._path, ''.join(map(_line, self.rows)))
     self._events = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'),
       purge_step=start_step + 1,
@@ -70,16 +69,16 @@ class MetricsLog:
     self.rows.append(row)
     if not self._writes:
       return
-    # One call for line and newline: a line without its newline is a torn one.
-    self._file.write(_line(row))
-    self._file.flush()
+    # Closed each time, for a bucket that is mounted as a folder is written to
+    # when files are closed.
+    with self._path.open('a', encoding='ascii') as file:
+      file.write(_line(row))
     for key in values:
       self._events.add_scalar(key, row[key], step)
 
   def close(self) -> None:
     """Flushes and closes all files; a second call does nothing."""
     if self._writes:
-      self._file.close()
       self._events.close()
 
   def __enter__(self) -> Self:

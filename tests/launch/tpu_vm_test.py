@@ -436,7 +436,7 @@ def test_tmux_is_told_what_it_understands(world: World) -> None:
 def test_files_that_are_not_in_head_are_told(world: World) -> None:
   (world.checkout / 'new.py').touch()
   try:
-    _, output, _ = world.launch('run', '--dry_run')
+    _, output, _ = world.launch('run', '--dry-run')
   finally:
     (world.checkout / 'new.py').unlink()
   assert 'note: 1 files here are not as in HEAD' in output

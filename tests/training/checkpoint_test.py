@@ -45,13 +45,20 @@ def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
   ('saved_on', 'restored_on'),
-  [((1, 1), (8, 1)), ((8, 1), (1, 1)), ((1, 8), (2, 4)), ((2, 4), (1, 1))],
+  [
+    ((1, 1, 1), (8, 1, 1)),
+    ((1, 8, 1), (2, 2, 2)),
+    ((2, 2, 2), (1, 1, 8)),
+    ((1, 2, 4), (1, 1, 1)),
+  ],
 )
 def test_a_state_comes_back_on_any_mesh(
-  tmp_path: Path, saved_on: tuple[int, int], restored_on: tuple[int, int]
+  tmp_path: Path,
+  saved_on: tuple[int, int, int],
+  restored_on: tuple[int, int, int],
 ) -> None:
   meshes = [
-    make_mesh(MeshSettings(*axes), 8) for axes in (saved_on, restored_on)
+    make_mesh(MeshSettings(*axes), 8, 8) for axes in (saved_on, restored_on)
   ]
   state = _state(7)
   shardings = [sharding.of_state(state, mesh) for mesh in meshes]
