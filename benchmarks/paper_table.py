@@ -223,7 +223,8 @@ def main(argv: Sequence[str]) -> None:
   rows = _rows(tables)
   # Imported here, so that a mistyped flag is answered at once.
   from spectral_jax.errors import UserError
-  from spectral_jax.training.settings import keys, unknown_key
+  from spectral_jax.training.reading import unknown_key
+  from spectral_jax.training.settings import keys
 
   workdir = Path(_WORKDIR.value).absolute()
   signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.rows import Row
 from configs import paper
 from spectral_jax.errors import UserError
-from spectral_jax.training.settings import describe_type
+from spectral_jax.training.reading import describe_type
 from spectral_jax.training.workdir import (
   differences,
   flatten,

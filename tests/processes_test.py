@@ -199,8 +199,8 @@ def test_processes_share_an_epoch_and_their_errors(tmp_path: Path) -> None:
     assert told['said'] == ['', 'é']
     fits, small, divides, third = told['meshes']
     assert fits == small == 'none'
-    assert re.search(r'mesh\.fsdp: .*2 processes.*of 3 .*got 1', divides)
-    assert re.search(r'mesh\.data and .*2 processes.*of 6 .*got 3', third)
+    assert re.search(r'config\.mesh: .*2 processes.*of 3 .*got 1', divides)
+    assert re.search(r'mesh\.data: .*2 processes.*of 6 .*got 3', third)
   assert one['lines'] == ['none', 'process 1: it is mine']
   assert other['lines'] == ['none', 'it is mine']
   assert sorted(one['starts'] + other['starts']) == list(range(44))

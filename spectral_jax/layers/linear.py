@@ -90,7 +90,7 @@ class LinearConfig:
     features: int,
     *,
     seed: int,
-    dtype: Dtype,
+    dtype: Dtype | None = None,
     kernel_init: Initializer,
     name: str,
   ) -> nn.Module:

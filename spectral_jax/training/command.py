@@ -13,12 +13,8 @@ from ml_collections import config_flags
 
 from spectral_jax.errors import UserError
 from spectral_jax.training.joining import Group
-from spectral_jax.training.settings import (
-  Sampling,
-  Settings,
-  keys,
-  unknown_key,
-)
+from spectral_jax.training.reading import unknown_key
+from spectral_jax.training.settings import Sampling, Settings, keys
 from spectral_jax.training.workdir import check_recipe, flatten, read_recipe
 
 _EXPECTED = {

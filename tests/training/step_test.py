@@ -10,7 +10,6 @@ import optax
 import pytest
 from jax.sharding import Mesh
 
-from spectral_jax.errors import UserError
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
@@ -174,27 +173,3 @@ def test_evaluation_leaves_padding_out(devices: int) -> None:
   )
   assert float(some) == pytest.approx(float(losses.sum()), rel=1e-4)
   assert float(loss) > float(some)
-
-
-def test_a_mesh_takes_what_divides_the_batch() -> None:
-  def shape(data: int, fsdp: int, batch_size: int) -> tuple[int, ...]:
-    mesh = make_mesh(MeshSettings(data, fsdp), batch_size)
-    assert mesh.axis_names == ('data', 'fsdp')
-    return mesh.devices.shape
-
-  assert shape(-1, 1, 16) == (8, 1)
-  assert shape(-1, 1, 6) == (6, 1)
-  assert shape(-1, 1, 7) == (7, 1)
-  assert shape(2, 1, 6) == (2, 1)
-  assert shape(-1, 2, 16) == (4, 2)
-  assert shape(1, -1, 8) == (1, 8)
-  assert shape(2, -1, 8) == (2, 4)
-  for data, fsdp, batch_size, expected in (
-    (9, 1, 18, 'at most the 8 devices there are, got 9'),
-    (4, 1, 6, 'divisor of the microbatch of 6 sequences, got 4'),
-    (4, 4, 16, 'at most the 8 devices there are, got 16'),
-    (-1, 16, 16, r'^config\.mesh\.fsdp: expected at most the 8'),
-    (-1, 4, 6, r'^config\.mesh\.fsdp: expected a divisor .* got 4'),
-  ):
-    with pytest.raises(UserError, match=expected):
-      shape(data, fsdp, batch_size)
