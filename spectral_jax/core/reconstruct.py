@@ -13,7 +13,7 @@ from spectral_jax.core import dct
 from spectral_jax.core.basis import basis_rows
 from spectral_jax.core.selection import Selection
 
-METHODS = ('auto', 'idctn', 'gemm')
+METHODS = ('auto', 'idctn', 'gemm', 'gemm_bf16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +75,27 @@ def _by_idctn(
   return kernel if part is None else part.cut(kernel, part.axis)
 
 
+def _product(
+  subscripts: str, left: jax.Array, right: jax.Array, in_bf16: bool
+) -> jax.Array:
+  """A product of float32 arrays, the factors maybe rounded, the sums not."""
+  if not in_bf16:
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.einsum(subscripts, left, right, precision=highest)
+  return jnp.einsum(
+    subscripts,
+    left.astype(jnp.bfloat16),
+    right.astype(jnp.bfloat16),
+    preferred_element_type=left.dtype,
+  )
+
+
 def _by_gemm(
-  coefficients: jax.Array, selection: Selection, basis: str, part: Part | None
+  coefficients: jax.Array,
+  selection: Selection,
+  basis: str,
+  part: Part | None,
+  in_bf16: bool,
 ) -> jax.Array:
   """Two matrix products with the bases truncated to the stored frequencies."""
   n, m = selection.shape
@@ -95,16 +114,11 @@ def _by_gemm(
   # The order that costs fewer multiplications, given B·R·N·M against B·C·N·M
   # for the second product.
   (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
-  highest = jax.lax.Precision.HIGHEST
   if r * (c + n) * m <= c * (r + m) * n:
-    half_BxRxM = jnp.einsum(
-      'brc,bcm->brm', block_BxRxC, right_BxCxM, precision=highest
-    )
-    return jnp.einsum('brn,brm->nm', left_BxRxN, half_BxRxM, precision=highest)
-  half_BxNxC = jnp.einsum(
-    'brn,brc->bnc', left_BxRxN, block_BxRxC, precision=highest
-  )
-  return jnp.einsum('bnc,bcm->nm', half_BxNxC, right_BxCxM, precision=highest)
+    half_BxRxM = _product('brc,bcm->brm', block_BxRxC, right_BxCxM, in_bf16)
+    return _product('brn,brm->nm', left_BxRxN, half_BxRxM, in_bf16)
+  half_BxNxC = _product('brn,brc->bnc', left_BxRxN, block_BxRxC, in_bf16)
+  return _product('bnc,bcm->nm', half_BxNxC, right_BxCxM, in_bf16)
 
 
 def _floats(name: str, values: jax.typing.ArrayLike) -> jax.Array:
@@ -129,7 +143,9 @@ def kernel_from_coefficients(
     coefficients: array of shape `selection.layout`, K numbers.
     selection: the positions of the coefficients, and the kernel's shape [N, M].
     method: `idctn` is the definition; `gemm` multiplies by truncated cosine
-      bases; `auto` takes the faster one, `gemm`.
+      bases; `auto` takes the faster one, `gemm`. `gemm_bf16` rounds what it
+      multiplies to bfloat16, as a TPU does where it is asked for no more: for
+      models that compute in bfloat16 and round the kernel anyway.
     basis: `dct`, or `orthonormal`: in place of the cosines, a random rotation
       of each side, a control that shows what the frequencies are worth.
     part: the rows or columns to rebuild; by default all.
@@ -163,7 +179,9 @@ def kernel_from_coefficients(
         f"method: 'idctn' has no basis but 'dct', got {basis!r}."
       )
     return _by_idctn(wide, selection, part).astype(coefficients.dtype)
-  return _by_gemm(wide, selection, basis, part).astype(coefficients.dtype)
+  in_bf16 = method == 'gemm_bf16'
+  kernel = _by_gemm(wide, selection, basis, part, in_bf16)
+  return kernel.astype(coefficients.dtype)
 
 
 def coefficients_from_kernel(

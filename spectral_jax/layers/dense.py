@@ -46,7 +46,8 @@ class SpectralDense(nn.Module):
       `block` (see `Selection`). Give each layer its own `seed` with the first
       three.
     seed: draws the positions.
-    method: how the kernel is rebuilt: `auto`, `idctn` (the definition), `gemm`.
+    method: how the kernel is rebuilt: `auto`, `idctn` (the definition), `gemm`
+      or `gemm_bf16`.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Raises:

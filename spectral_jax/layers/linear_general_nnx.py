@@ -75,7 +75,8 @@ class SpectralLinearGeneral(nnx.Module):
     keep: the fraction of N·M to store (float, 0 < keep ≤ 1), or K (int).
     selection: which coefficients, see `Selection`.
     seed: draws the positions; give each layer its own.
-    method: how the kernel is rebuilt: `auto`, `idctn` (the definition), `gemm`.
+    method: how the kernel is rebuilt: `auto`, `idctn` (the definition), `gemm`
+      or `gemm_bf16`.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Attributes:

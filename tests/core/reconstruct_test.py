@@ -10,6 +10,7 @@ import scipy.fft
 from jax.test_util import check_grads
 
 from spectral_jax.core.reconstruct import (
+  Part,
   coefficients_from_kernel,
   kernel_from_coefficients,
 )
@@ -196,9 +197,9 @@ def test_wrong_arguments_raise() -> None:
     kernel_from_coefficients(coefficients.ravel(), selection)
   with pytest.raises(ValueError, match=r'^kernel: .*\(4, 6\), got \(6, 4\)'):
     coefficients_from_kernel(jnp.zeros((6, 4)), selection)
-  with pytest.raises(ValueError, match=r"^method: .*idctn, gemm, got 'fft'"):
+  with pytest.raises(ValueError, match=r"^method: .*gemm_bf16, got 'fft'"):
     kernel_from_coefficients(coefficients, selection, 'fft')
-  with pytest.raises(ValueError, match=r"^method: .*idctn, gemm, got 'fft'"):
+  with pytest.raises(ValueError, match=r"^method: .*gemm_bf16, got 'fft'"):
     coefficients_from_kernel(jnp.zeros((4, 6)), selection, 'fft')
 
 
@@ -209,3 +210,53 @@ def test_whole_numbers_are_refused_and_numpy_is_taken() -> None:
   with pytest.raises(ValueError, match=r'^kernel: expected floats'):
     coefficients_from_kernel(np.ones((4, 6), np.int32), selection)
   assert kernel_from_coefficients(np.ones(12), selection).shape == (4, 6)
+
+
+@pytest.mark.parametrize('selection', MIXED, ids=lambda x: x.kind)
+def test_rounded_factors_cost_no_more_than_their_rounding(
+  selection: Selection,
+) -> None:
+  coefficients = draw(selection.layout)
+  cotangent = draw(selection.shape, seed=1)
+
+  @jax.jit
+  def both(coefficients: jax.Array) -> tuple[jax.Array, jax.Array]:
+    kernel, pull_back = jax.vjp(
+      lambda c: kernel_from_coefficients(c, selection, 'gemm_bf16'),
+      coefficients,
+    )
+    return kernel, pull_back(jnp.asarray(cotangent))[0]
+
+  kernel, gradient = both(coefficients)
+  assert kernel.dtype == gradient.dtype == jnp.float32
+  errors = (
+    relative_error(kernel, scipy_kernel(coefficients, selection)),
+    relative_error(gradient, scipy_coefficients(cotangent, selection)),
+  )
+  for error in errors:
+    assert 1e-4 < error < 2**-7  # it does round; a factor to 2⁻⁹ at the most
+
+
+@pytest.mark.parametrize('method', ['idctn', 'gemm', 'gemm_bf16'])
+@pytest.mark.parametrize('axis', [0, 1])
+def test_parts_are_those_of_the_whole(method: str, axis: int) -> None:
+  for selection in (SELECTIONS[4], SELECTIONS[11]):
+    coefficients = jnp.asarray(draw(selection.layout))
+    whole = kernel_from_coefficients(coefficients, selection, method)
+    parts = [
+      kernel_from_coefficients(
+        coefficients, selection, method, part=Part(axis, index, 2)
+      )
+      for index in range(2)
+    ]
+    np.testing.assert_allclose(
+      np.concatenate(parts, axis), whole, atol=2e-2 if 'bf' in method else 1e-5
+    )
+
+
+def test_parts_are_equal() -> None:
+  selection = SELECTIONS[0]
+  with pytest.raises(ValueError, match=r'count that divides 9, got 2'):
+    kernel_from_coefficients(
+      jnp.zeros(selection.layout), selection, part=Part(1, 0, 2)
+    )
