@@ -18,6 +18,7 @@ from tests.trainer import (
   assert_refused,
   command,
   environment,
+  metrics_rows,
   small,
   train,
 )
@@ -31,16 +32,6 @@ OUTPUTS = (
   'loss.png',
   'spectra.png',
 )
-
-
-def _rows(workdir: Path) -> list[dict[str, float]]:
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  rows = [json.loads(line) for line in lines]
-  for row in rows:
-    # How long it took is all that may differ.
-    row.pop('tokens_per_second')
-    row.pop('train_seconds')
-  return rows
 
 
 def _parameters(workdir: Path, step: int) -> dict[str, np.ndarray]:
@@ -59,7 +50,7 @@ def test_a_run_leaves_its_outputs(finished: tuple[Path, str]) -> None:
       assert str(workdir / name) in printed
   assert list((workdir / 'tensorboard').glob('events.out.tfevents.*'))
   steps = {int(path.name) for path in (workdir / 'checkpoints').iterdir()}
-  rows = _rows(workdir)
+  rows = metrics_rows(workdir)
   losses = {
     row['step']: row['validation_loss']
     for row in rows
@@ -93,7 +84,7 @@ def _assert_equal_runs(one: Path, other: Path, step: int) -> None:
   theirs = _leaves(_parameters(other, step))
   for mine, its in zip(ours, theirs, strict=True):
     np.testing.assert_array_equal(mine, its)
-  assert _rows(one) == _rows(other)
+  assert metrics_rows(one) == metrics_rows(other)
 
 
 def _start(text: Path, workdir: Path) -> subprocess.Popen[str]:
@@ -147,12 +138,12 @@ def test_a_finished_run_only_reports(
   finished: tuple[Path, str], text: Path, tmp_path: Path
 ) -> None:
   workdir = shutil.copytree(finished[0], tmp_path / 'run')
-  before = _rows(workdir)
+  before = metrics_rows(workdir)
   result = train(*small(text, workdir), text=text)
   assert result.returncode == 0, result.stderr
   assert 'perplexity' in result.stdout
   assert 'step 10/120' not in result.stdout
-  assert _rows(workdir) == before
+  assert metrics_rows(workdir) == before
 
 
 def test_all_devices_share_the_batch(text: Path, tmp_path: Path) -> None:
@@ -163,7 +154,7 @@ def test_all_devices_share_the_batch(text: Path, tmp_path: Path) -> None:
   )
   assert result.returncode == 0, result.stderr
   assert 'data 2' in result.stdout
-  (row,) = [row for row in _rows(workdir) if 'validation_loss' in row]
+  (row,) = [row for row in metrics_rows(workdir) if 'validation_loss' in row]
   assert row['validation_loss'] < np.log(27)
 
 

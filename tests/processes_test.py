@@ -20,6 +20,7 @@ from tests.trainer import (
   assert_refused,
   command,
   environment,
+  metrics_rows,
   small,
   train,
 )
@@ -108,15 +109,6 @@ def _kill_at(started: list[Process], checkpoint: Path) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def _rows(workdir: Path) -> list[dict[str, float]]:
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  rows = [json.loads(line) for line in lines]
-  for row in rows:
-    row.pop('tokens_per_second')
-    row.pop('train_seconds')
-  return rows
-
-
 @pytest.fixture(scope='module')
 def runs(
   text: Path, tmp_path_factory: pytest.TempPathFactory
@@ -156,7 +148,7 @@ def runs(
 def test_the_number_of_processes_changes_nothing(
   runs: tuple[Path, Path],
 ) -> None:
-  rows = [_rows(workdir) for workdir in runs]
+  rows = [metrics_rows(workdir) for workdir in runs]
   assert [row['step'] for row in rows[0]] == [10, 20, 30]
   for one, other in zip(*rows, strict=True):
     assert one == pytest.approx(other, rel=1e-5)

@@ -1,6 +1,7 @@
 """The commands, each in a process of its own, as a user types them."""
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -114,3 +115,13 @@ def assert_refused(
   (line,) = result.stderr.splitlines()
   assert line.startswith('error: ')
   assert re.search(expected, line), line
+
+
+def metrics_rows(workdir: Path) -> list[dict[str, float]]:
+  """A run's log, without how long it took, which alone may differ."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  for row in rows:
+    row.pop('tokens_per_second')
+    row.pop('train_seconds')
+  return rows

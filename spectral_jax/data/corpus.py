@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_jax.data import pipeline
-from spectral_jax.data.pipeline import Batch
+from spectral_jax.data.pipeline import Batch, Reader
 from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
 
 
@@ -35,15 +35,7 @@ class Corpus(Protocol):
     """Returns the tokenizer of a name that `make_tokenizer` knows."""
 
   def train_batches(
-    self,
-    tokenizer: Tokenizer,
-    *,
-    context: int,
-    batch_size: int,
-    seed: int,
-    rank: int = 0,
-    world: int = 1,
-    first_batch: int = 0,
+    self, tokenizer: Tokenizer, reader: Reader
   ) -> Iterator[Batch]:
     """Returns the batches to train on, as `pipeline.train_batches` does."""
 
@@ -93,26 +85,10 @@ class TextCorpus:
     return make_tokenizer(name, self.text)
 
   def train_batches(
-    self,
-    tokenizer: Tokenizer,
-    *,
-    context: int,
-    batch_size: int,
-    seed: int,
-    rank: int = 0,
-    world: int = 1,
-    first_batch: int = 0,
+    self, tokenizer: Tokenizer, reader: Reader
   ) -> Iterator[Batch]:
     """Returns the batches of `pipeline.train_batches`: windows of the text."""
-    return pipeline.train_batches(
-      _encoded(tokenizer, self.train),
-      context=context,
-      batch_size=batch_size,
-      seed=seed,
-      rank=rank,
-      world=world,
-      first_batch=first_batch,
-    )
+    return pipeline.train_batches(_encoded(tokenizer, self.train), reader)
 
   def evaluation_tokens(
     self, split: str, tokenizer: Tokenizer

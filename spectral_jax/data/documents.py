@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tensorflow_datasets.core import read_only_builder
 
 from spectral_jax.data.packing import PackedRows, packed_batches
-from spectral_jax.data.pipeline import Batch
+from spectral_jax.data.pipeline import Batch, Reader
 from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
 from spectral_jax.errors import UserError
 
@@ -113,34 +113,20 @@ class DocumentCorpus:
     return make_tokenizer(name, None)
 
   def train_batches(
-    self,
-    tokenizer: Tokenizer,
-    *,
-    context: int,
-    batch_size: int,
-    seed: int,
-    rank: int = 0,
-    world: int = 1,
-    first_batch: int = 0,
+    self, tokenizer: Tokenizer, reader: Reader
   ) -> Iterator[Batch]:
     """Returns batches of packed documents, in another order each epoch."""
     assert tokenizer.separator is not None
     documents = self.splits['train']
-    order = grain.MapDataset.source(documents).seed(seed).shuffle().repeat()
+    order = grain.MapDataset.source(documents).seed(reader.seed).shuffle()
     rows = PackedRows(
-      order.map(tokenizer.encode),
+      order.repeat().map(tokenizer.encode),
       separator=tokenizer.separator,
-      context=context,
-      batch_size=batch_size * world,
+      context=reader.context,
+      batch_size=reader.batch_size * reader.world,
       mean_length=_mean_length(documents, tokenizer),
     )
-    return packed_batches(
-      rows,
-      batch_size=batch_size,
-      rank=rank,
-      world=world,
-      first_batch=first_batch,
-    )
+    return packed_batches(rows, reader)
 
   def evaluation_tokens(
     self, split: str, tokenizer: Tokenizer

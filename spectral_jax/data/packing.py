@@ -31,7 +31,7 @@ import grain
 import numpy as np
 from numpy.typing import NDArray
 
-from spectral_jax.data.pipeline import Batch
+from spectral_jax.data.pipeline import Batch, Reader
 
 # Of a stretch, in the mean. More are skipped and read twice more rarely; to go
 # on in the middle of a stretch, those before it are tokenized again.
@@ -127,31 +127,19 @@ class PackedRows:
       stretch.document += 1
 
 
-def packed_batches(
-  rows: PackedRows,
-  *,
-  batch_size: int,
-  rank: int = 0,
-  world: int = 1,
-  first_batch: int = 0,
-) -> Iterator[Batch]:
-  """Returns an endless iterator over batches of rows.
+def packed_batches(rows: PackedRows, reader: Reader) -> Iterator[Batch]:
+  """Returns an endless iterator over a reader's batches of rows.
 
   Args:
-    rows: of a batch of B · world.
-    batch_size: B, the rows a batch of this reader.
-    rank: which reader this is: of B · world rows it takes its B, one after the
-      other.
-    world: how many readers there are.
-    first_batch: how many batches were drawn before.
+    rows: of batches of all readers.
+    reader: whose batches.
 
   Returns:
     An iterator over `{'inputs': int32 [B, T], 'targets': int32 [B, T]}`, where
     targets are the inputs one token later.
   """
-  batches = grain.MapDataset.source(rows).batch(batch_size, drop_remainder=True)
-  batches = batches[first_batch * world + rank :: world]
   # One thread reads ahead of the training; in the order of the steps, which is
   # what keeps PackedRows from reading anything again.
   options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+  batches = reader.batches(grain.MapDataset.source(rows))
   return iter(batches.to_iter_dataset(options))

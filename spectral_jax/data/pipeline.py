@@ -3,6 +3,7 @@
 Shapes: B windows a batch, T tokens a window (the context).
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,32 +16,45 @@ from spectral_jax.errors import UserError
 Batch = dict[str, NDArray[Any]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """One of those that read the batches to train on, each its own rows.
+
+  Attributes:
+    context: T, the tokens a row.
+    batch_size: B, the rows of a batch that are this reader's.
+    seed: of the order.
+    rank: which reader this is.
+    world: how many readers there are.
+    first_batch: how many batches were read before; reading goes on as if it had
+      not stopped, whatever `world` was then, if B·world was the same.
+  """
+
+  context: int
+  batch_size: int
+  seed: int
+  rank: int = 0
+  world: int = 1
+  first_batch: int = 0
+
+  def batches(self, rows: grain.MapDataset[Any]) -> grain.MapDataset[Any]:
+    """This reader's part of batches of B·world rows: B, one after the other."""
+    batches = rows.batch(self.batch_size, drop_remainder=True)
+    return batches[self.first_batch * self.world + self.rank :: self.world]
+
+
 def train_batches(
-  tokens: NDArray[np.integer[Any]],
-  *,
-  context: int,
-  batch_size: int,
-  seed: int,
-  rank: int = 0,
-  world: int = 1,
-  first_batch: int = 0,
+  tokens: NDArray[np.integer[Any]], reader: Reader
 ) -> 'grain.DatasetIterator[Batch]':
   """Returns an endless iterator over windows in random order.
 
   Every window of the text is drawn once an epoch, each epoch in another order.
-  The order depends on the seed alone. Batches of B·world windows are cut from
-  it, and of each the reader `rank` of `world` takes its own B, one after the
-  other: no two readers share a window within an epoch.
+  The order depends on the seed alone: no two readers share a window within an
+  epoch.
 
   Args:
     tokens: ids of shape [length].
-    context: T, the tokens a window.
-    batch_size: B, the windows a batch of this reader.
-    seed: of the order.
-    rank: which reader this is.
-    world: how many readers there are.
-    first_batch: how many batches were drawn before; the iterator goes on as if
-      it had drawn them, whatever `world` was then, if B·world was the same.
+    reader: whose batches.
 
   Returns:
     An iterator over `{'inputs': int32 [B, T], 'targets': int32 [B, T]}`, where
@@ -49,6 +63,7 @@ def train_batches(
   Raises:
     UserError: the tokens are fewer than a window and its last target.
   """
+  context = reader.context
   tokens = np.asarray(tokens, np.int32)
   if len(tokens) <= context:
     raise UserError(
@@ -64,11 +79,10 @@ def train_batches(
       'targets': tokens[positions_BxT + 1],
     }
 
-  starts = grain.MapDataset.range(len(tokens) - context).seed(seed).shuffle()
-  # Sliced after repeat(), the readers share one stream: none of them enters an
+  starts = grain.MapDataset.range(len(tokens) - context).seed(reader.seed)
+  # Parted after repeat(), the readers share one stream: none of them enters an
   # epoch before the others, whatever their number.
-  starts = starts.repeat().batch(batch_size, drop_remainder=True)
-  starts = starts[first_batch * world + rank :: world]
+  starts = reader.batches(starts.shuffle().repeat())
   # The tokens are in memory: threads would only contend for the interpreter.
   options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   return iter(starts.map(windows).to_iter_dataset(options))

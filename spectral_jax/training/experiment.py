@@ -198,18 +198,15 @@ class Experiment:
     readers = {
       rank: self.corpus.train_batches(
         self.tokenizer,
-        context=context,
-        batch_size=rows,
-        seed=self.settings.seed,
-        rank=rank,
-        world=shape[0] // rows,
-        first_batch=done,
+        pipeline.Reader(
+          context, rows, self.settings.seed, rank, shape[0] // rows, done
+        ),
       )
       for rank in set(own)
     }
 
     def read() -> Batch:
-      parts = {rank: next(reader) for rank, reader in readers.items()}
+      parts = {rank: next(batches) for rank, batches in readers.items()}
 
       def lay(name: str) -> jax.Array:
         return jax.make_array_from_callback(

@@ -89,13 +89,22 @@ def _callers(computations: dict[str, list[str]]) -> dict[str, list[_Call]]:
   callers = defaultdict(list)
   for caller, lines in computations.items():
     for line in lines:
-      trips = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
       for way, callee in re.findall(
         r'(body|condition|calls|to_apply)=%?([\w.-]+)', line
       ):
-        times = int(trips[1]) if trips and way == 'body' else 1
+        times = _trips(line, computations) if way == 'body' else 1
         callers[callee].append(_Call(caller, way == 'body', times))
   return callers
+
+
+def _trips(loop: str, computations: dict[str, list[str]]) -> int:
+  """How often a loop runs: as the program says, or as it is compared with."""
+  known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop)
+  if known is None:
+    condition = re.search(r'condition=%?([\w.-]+)', loop)
+    lines = computations.get(condition[1], []) if condition else []
+    known = re.search(r' constant\((\d+)\)', '\n'.join(lines))
+  return int(known[1]) if known else 1
 
 
 def _times(name: str, callers: dict[str, list[_Call]]) -> int:

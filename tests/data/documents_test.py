@@ -12,6 +12,7 @@ import pytest
 from spectral_jax.data import packing
 from spectral_jax.data.corpora import load_corpus
 from spectral_jax.data.documents import DocumentCorpus
+from spectral_jax.data.pipeline import Reader
 from spectral_jax.errors import UserError
 from tests.prepared import prepare
 
@@ -101,7 +102,9 @@ def test_the_first_documents_are_evaluated(folder: Path) -> None:
 def _drawn(corpus: DocumentCorpus, rows: int, seed: int = 0) -> list[str]:
   """The documents in the first rows."""
   tokenizer = corpus.make_tokenizer('byte')
-  batches = corpus.train_batches(tokenizer, context=64, batch_size=1, seed=seed)
+  batches = corpus.train_batches(
+    tokenizer, Reader(context=64, batch_size=1, seed=seed)
+  )
   inputs = [batch['inputs'][0] for batch in itertools.islice(batches, rows)]
   return tokenizer.decode(np.concatenate(inputs)).split('\n')[1:-1]
 
@@ -130,7 +133,8 @@ def test_processes_share_a_batch(folder: Path) -> None:
 
   def batch(rows: int, **process: int) -> np.ndarray:
     batches = corpus.train_batches(
-      tokenizer, context=64, batch_size=rows, seed=0, first_batch=5, **process
+      tokenizer,
+      Reader(context=64, batch_size=rows, seed=0, first_batch=5, **process),
     )
     return next(batches)['inputs']
 
@@ -204,10 +208,11 @@ def test_characters_of_documents_refused(folder: Path) -> None:
 def test_tensorflow_stays_out(folder: Path) -> None:
   script = (
     'import sys; from spectral_jax.data.corpora import load_corpus; '
+    'from spectral_jax.data.pipeline import Reader; '
     f'corpus = load_corpus("tfds", path="lm1b", data_dir={str(folder)!r}); '
     'tokenizer = corpus.make_tokenizer("byte"); '
-    'batches = corpus.train_batches(tokenizer, context=8, batch_size=2, seed=0)'
-    '; print(next(batches)["inputs"].shape, "tensorflow" in sys.modules)'
+    'batches = corpus.train_batches(tokenizer, Reader(8, 2, seed=0)); '
+    'print(next(batches)["inputs"].shape, "tensorflow" in sys.modules)'
   )
   done = subprocess.run(
     [sys.executable, '-W', 'error', '-c', script],

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from spectral_jax.data import packing
 from spectral_jax.data.packing import PackedRows, packed_batches
+from spectral_jax.data.pipeline import Reader
 
 CONTEXT = 8
 LANES = 6
@@ -113,11 +114,7 @@ def _drawn(
 ) -> NDArray[np.int32]:
   """The inputs of the first batches of a process, one after the other."""
   batches = packed_batches(
-    _rows(),
-    batch_size=LANES // world,
-    rank=rank,
-    world=world,
-    first_batch=first,
+    _rows(), Reader(CONTEXT, LANES // world, 0, rank, world, first)
   )
   return np.stack(
     [batch['inputs'] for batch in itertools.islice(batches, count)]
@@ -125,7 +122,7 @@ def _drawn(
 
 
 def test_batches() -> None:
-  batch = next(packed_batches(_rows(), batch_size=LANES))
+  batch = next(packed_batches(_rows(), Reader(CONTEXT, LANES, 0)))
   assert set(batch) == {'inputs', 'targets'}
   for name, array in batch.items():
     assert (array.shape, array.dtype) == ((LANES, CONTEXT), np.int32)

@@ -10,6 +10,7 @@ import pytest
 
 from spectral_jax.data.pipeline import (
   Batch,
+  Reader,
   evaluation_batches,
   train_batches,
 )
@@ -24,14 +25,15 @@ WINDOWS = len(TOKENS) - CONTEXT  # 39
 def _starts(count: int, *, batch_size: int = 3, **options: int) -> list[int]:
   """Where the windows of the first batches start."""
   batches = train_batches(
-    TOKENS, context=CONTEXT, batch_size=batch_size, **{'seed': 0, **options}
+    TOKENS,
+    Reader(context=CONTEXT, batch_size=batch_size, **{'seed': 0, **options}),
   )
   some = itertools.islice(batches, count)
   return [int(start) for batch in some for start in batch['inputs'][:, 0]]
 
 
 def test_batches_are_windows() -> None:
-  batches = train_batches(TOKENS, context=CONTEXT, batch_size=3, seed=0)
+  batches = train_batches(TOKENS, Reader(context=CONTEXT, batch_size=3, seed=0))
   for batch in itertools.islice(batches, 20):
     assert set(batch) == {'inputs', 'targets'}
     for array in batch.values():
@@ -96,7 +98,7 @@ def test_first_batch_goes_on_with_other_processes() -> None:
 
 def test_a_restored_iterator_goes_on_exactly(tmp_path: pathlib.Path) -> None:
   def fresh() -> 'grain.DatasetIterator[Batch]':
-    return train_batches(TOKENS, context=CONTEXT, batch_size=4, seed=3)
+    return train_batches(TOKENS, Reader(context=CONTEXT, batch_size=4, seed=3))
 
   batches = fresh()
   for _ in range(14):  # in the middle of the second epoch
@@ -119,14 +121,14 @@ def test_a_restored_iterator_goes_on_exactly(tmp_path: pathlib.Path) -> None:
 
 
 def test_fewer_windows_than_a_batch() -> None:
-  batches = train_batches(TOKENS[:10], context=CONTEXT, batch_size=5, seed=0)
+  batches = train_batches(TOKENS[:10], Reader(CONTEXT, 5, seed=0))
   assert set(next(batches)['inputs'][:, 0]) == {0, 1}
 
 
 @pytest.mark.parametrize('length', [0, CONTEXT - 1, CONTEXT])
 def test_train_text_too_short(length: int) -> None:
   with pytest.raises(UserError) as caught:
-    train_batches(TOKENS[:length], context=CONTEXT, batch_size=1, seed=0)
+    train_batches(TOKENS[:length], Reader(CONTEXT, 1, seed=0))
   assert f'{length} tokens is shorter than a context of 8' in str(caught.value)
 
 

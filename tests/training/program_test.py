@@ -15,10 +15,14 @@ PROGRAM = """
 %inner (p: f32[2]) -> f32[6] {
   %s = bf16[3,2]{1,0} reduce-scatter(%w), replica_groups=[1,4]<=[4]
 }
+%condition (p: f32[2]) -> pred[] {
+  %n = s32[]{:T(128)} constant(5)
+  ROOT %lt = pred[] compare(%i, %n), direction=LT
+}
 %body (p: f32[2]) -> f32[2] {
   %f = f32[8,8] fusion(%p), kind=kCustom, calls=%chained
   %h = f32[8,8] fusion(%p), kind=kCustom, calls=%chained.2
-  %w = while(%p), body=%inner, backend_config={"known_trip_count":{"n":"5"}}
+  %w = while(%p), condition=%condition, body=%inner, metadata={}
 }
 ENTRY %main (p: f32[2]) -> f32[2] {
   %a = (f32[2,4]{1,0}, f32[8,4]{1,0}) all-gather-start(%x), channel_id=1
