@@ -96,7 +96,7 @@ def on_mesh(mesh: Mesh, *, gathered: bool = False) -> Iterator[None]:
 
 
 def gather_all(
-  params: Any, layers: Mapping[str, SpectralKernel], mesh: Mesh
+  params: Any, layers: Mapping[str, SpectralKernel], method: str, mesh: Mesh
 ) -> Any:
   """Gathers what layers store and rebuilds kernels, once for many microbatches.
 
@@ -107,6 +107,7 @@ def gather_all(
   Args:
     params: of a transformer, split as `sharding.split` says.
     layers: its spectral layers by path, see `find_layers`.
+    method: how kernels are rebuilt.
     mesh: the devices.
 
   Returns:
@@ -143,7 +144,7 @@ def gather_all(
       if keys in spectral:
         axis = _split_axis(layer, mesh)
         part = None if axis is None else _part(axis, mesh)
-        leaf = spectral[keys].rebuild(leaf, part=part)
+        leaf = spectral[keys].rebuild(leaf, method, part)
       whole[renamed(keys)] = jnp.expand_dims(leaf, keys.count(SCANNED))
     return whole
 

@@ -92,8 +92,9 @@ def make_train_step(
   once = accumulate > 1 and rebuild_every == 'step'
   tokens = jax.ShapeDtypeStruct((1, model.config.context), jnp.int32)
   layers = find_layers(model, tokens) if once else {}
-  kind = 'dense' if layers else model.config.linear.kind
-  linear = dataclasses.replace(model.config.linear, kind=kind)
+  linear, method = model.config.linear, model.config.linear.method
+  if layers:
+    linear = dataclasses.replace(linear, kind='dense')
   config = dataclasses.replace(model.config, linear=linear)
   rebuilt = model.copy(config=config)
 
@@ -132,7 +133,7 @@ def make_train_step(
     keys = jax.random.split(key, accumulate)
     if once:
       gathered, pull_back = jax.vjp(
-        lambda params: gather_all(params, layers, mesh), state.params
+        lambda params: gather_all(params, layers, method, mesh), state.params
       )
       loss, grads = loss_and_gradient(gathered, batch, keys)
       (grads,) = pull_back(grads)

@@ -215,18 +215,34 @@ def test_gradients_do_not_depend_on_who_gathers() -> None:
     )
 
 
+def traced(
+  linear: LinearConfig, tensor: int = 1, **accumulation: Any
+) -> tuple[int, str]:
+  """The products of a step on each device, and its program."""
+  config = TransformerConfig(
+    context=16, width=32, layers=1, heads=2, qkv='separate', linear=linear
+  )
+  model, optimizer = Transformer(11, config), optax.sgd(1.0)
+  mesh = make_mesh(MeshSettings(1, 1, tensor), 8, 2)
+  state = jax.eval_shape(make_initial_state(model, optimizer, mesh, seed=0))
+  tokens = jax.ShapeDtypeStruct((8, 16), np.int32)
+  step: Any = make_train_step(model, optimizer, mesh, seed=0, **accumulation)
+  jaxpr = step.trace(state, {'inputs': tokens, 'targets': tokens}).jaxpr.jaxpr
+  return product_flops(jaxpr, tensor), str(jaxpr)
+
+
 def test_each_device_rebuilds_its_own_columns() -> None:
   """Half of a layer's products, but for the half that all columns share."""
-  flops = {}
-  for tensor in (1, 2):
-    config = TransformerConfig(
-      context=16, width=32, layers=1, heads=2, qkv='separate', linear=STRIDED
-    )
-    model, optimizer = Transformer(11, config), optax.sgd(1.0)
-    mesh = make_mesh(MeshSettings(1, 1, tensor), 8, 2)
-    state = jax.eval_shape(make_initial_state(model, optimizer, mesh, seed=0))
-    tokens = jax.ShapeDtypeStruct((8, 16), np.int32)
-    step: Any = make_train_step(model, optimizer, mesh, seed=0)
-    traced = step.trace(state, {'inputs': tokens, 'targets': tokens})
-    flops[tensor] = product_flops(traced.jaxpr.jaxpr, tensor)
-  assert 0.5 * flops[1] <= flops[2] < 0.52 * flops[1]
+  one, two = (traced(STRIDED, tensor)[0] for tensor in (1, 2))
+  assert 0.5 * one <= two < 0.52 * one
+
+
+def test_kernels_are_rebuilt_by_their_method_and_as_often_as_asked() -> None:
+  rounded = LinearConfig(selection='strided', method='gemm_bf16')
+  rebuilding = {}
+  for every in ('step', 'microbatch'):
+    spectral, program = traced(rounded, accumulate=4, rebuild_every=every)
+    dense, _ = traced(LinearConfig('dense'), accumulate=4, rebuild_every=every)
+    rebuilding[every] = spectral - dense
+    assert 'bf16' in program
+  assert rebuilding['microbatch'] == 4 * rebuilding['step']
