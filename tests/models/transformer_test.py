@@ -1,5 +1,6 @@
 """The paper's model: its size, its causality, its positions, its refusals."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import (
+  Block,
   Transformer,
   TransformerConfig,
   causal_attention,
@@ -228,3 +230,47 @@ def test_the_initial_scale_is_the_kernels_alone(linear: LinearConfig) -> None:
 def test_impossible_fields_raise(fields: dict[str, Any], message: str) -> None:
   with pytest.raises(ValueError, match=message):
     TransformerConfig(**fields)
+
+
+def test_a_scanned_stack_applies_its_blocks_in_turn() -> None:
+  model = small(LinearConfig(selection='random'), scan=True, layers=3)
+  params, tokens = init(model)['params'], jnp.arange(6)[None]
+  config = dataclasses.replace(model.config, scan=False)
+  # Every block stores the positions of the first.
+  unrolled = {
+    f'block_{layer}': model.config.block_params(params, layer)
+    for layer in range(3)
+  }
+  x = params['embed']['embedding'][tokens] + params['positions'][None]
+  for block in unrolled.values():
+    x = Block(config, 0).apply({'params': block}, x)
+  x = nn.LayerNorm().apply({'params': params['final_norm']}, x)
+  np.testing.assert_allclose(
+    model.apply({'params': params}, tokens),
+    x @ params['head']['kernel'],
+    atol=1e-4,
+  )
+
+
+def test_a_scanned_program_does_not_grow_with_depth() -> None:
+  lines = []
+  for layers in (2, 9):
+    model = small(LinearConfig(), scan=True, remat=True, layers=layers)
+    tokens = jax.ShapeDtypeStruct((1, 6), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    program = jax.jit(model.apply).lower(params, tokens).as_text()
+    lines.append(len(program.splitlines()))
+  assert lines[0] == lines[1]
+
+
+def test_bfloat16_is_the_computation_s_alone() -> None:
+  model = small(LinearConfig(selection='strided'), dtype='bfloat16')
+  params, tokens = init(model)['params'], jnp.arange(6)[None]
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype('f4')}
+  logits = model.apply({'params': params}, tokens)
+  assert logits.dtype == jnp.float32
+  wide = small(LinearConfig(selection='strided')).apply(
+    {'params': params}, tokens
+  )
+  error = float(jnp.linalg.norm(logits - wide) / jnp.linalg.norm(wide))
+  assert 1e-4 < error < 0.03  # it rounds, and does no more
