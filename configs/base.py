@@ -58,7 +58,14 @@ def get_config() -> ConfigDict:
         'evaluate_every': 250,
         'log_every': 20,
         'rebuild_every': 'step',
+        'share_rebuilding': False,
       },
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
     }
   )
+
+
+def check_row(row: str, *rows: str) -> None:
+  """Checks the row that a recipe was asked for, as FILE:ROW."""
+  if row not in rows:
+    raise ValueError(f'row: expected one of {", ".join(rows)}, got {row!r}.')

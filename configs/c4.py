@@ -39,8 +39,7 @@ _ROWS = {
 
 def get_config(row: str = 'gpt2-small') -> ConfigDict:
   """A model, its batch, and the learning rate of a dense model of its size."""
-  if row not in _ROWS:
-    raise ValueError(f'row: expected one of {", ".join(_ROWS)}, got {row!r}.')
+  base.check_row(row, *_ROWS)
   config = base.get_config()
   config.name = f'c4-{row}'
   config.data.corpus = 'tfds'

@@ -33,8 +33,7 @@ _ROWS = {
 
 def get_config(row: str = 'spectral-50') -> ConfigDict:
   """One row; equal steps, batches and learning rate in all of them."""
-  if row not in _ROWS:
-    raise ValueError(f'row: expected one of {", ".join(_ROWS)}, got {row!r}.')
+  base.check_row(row, *_ROWS)
   config = base.get_config()
   config.name = f'paper-{row}'
   config.data.corpus = 'tiny_shakespeare'

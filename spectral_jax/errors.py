@@ -1,4 +1,4 @@
-"""The one error that the command line answers with one line."""
+"""Errors as one line: ours that the command line answers, and others'."""
 
 
 class UserError(ValueError):
@@ -8,3 +8,8 @@ class UserError(ValueError):
   mend. `train.py` prints it and exits with status 2, without a traceback; any
   other exception is a fault of the program and keeps its traceback.
   """
+
+
+def first_line(error: BaseException) -> str:
+  """The first line of an error's text, or its type where it has none."""
+  return (str(error).strip().splitlines() or [type(error).__name__])[0]

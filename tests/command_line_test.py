@@ -14,12 +14,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.trainer import (
-  REPOSITORY,
   assert_refused,
-  command,
-  environment,
   metrics_rows,
   small,
+  start,
   train,
 )
 
@@ -91,13 +89,9 @@ def _start(text: Path, workdir: Path) -> subprocess.Popen[str]:
   # A shell that runs the tests in the background has Ctrl-C ignored.
   heed = 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL)'
   heed += '; os.execv(sys.argv[1], sys.argv[1:])'
-  return subprocess.Popen(
-    [sys.executable, '-c', heed, *command(*small(text, workdir))],
-    cwd=REPOSITORY,
-    env=environment(text.parent),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
+  return start(
+    *('-c', heed, sys.executable, 'train.py', *small(text, workdir)),
+    tmp=text.parent,
   )
 
 
@@ -144,18 +138,6 @@ def test_a_finished_run_only_reports(
   assert 'perplexity' in result.stdout
   assert 'step 10/120' not in result.stdout
   assert metrics_rows(workdir) == before
-
-
-def test_all_devices_share_the_batch(text: Path, tmp_path: Path) -> None:
-  # That they compute what one device does is step_test's.
-  workdir = tmp_path / 'run'
-  result = train(
-    *small(text, workdir, '--config.train.steps=20'), text=text, devices=2
-  )
-  assert result.returncode == 0, result.stderr
-  assert 'data 2' in result.stdout
-  (row,) = [row for row in metrics_rows(workdir) if 'validation_loss' in row]
-  assert row['validation_loss'] < np.log(27)
 
 
 def test_sample_goes_on_from_a_prompt(

@@ -2,15 +2,16 @@
 
 import os
 import random
+import signal
+import tempfile
 from pathlib import Path
 
+from tests.xla_flags import xla_flags
+
 os.environ['JAX_PLATFORMS'] = 'cpu'
-# Compiling is most of the tests' time; not optimising halves it.
-os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '')
-  + ' --xla_force_host_platform_device_count=8'
-  + ' --xla_backend_optimization_level=0'
-)
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + xla_flags(8)
+# What was compiled is kept. XLA complains, without need, when it reads it back.
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 # On cores that are shared, BLAS threads wait for each other: fifty times as
 # long for a stack of small products.
 os.environ['OPENBLAS_NUM_THREADS'] = '1'
@@ -22,6 +23,13 @@ from matplotlib.figure import Figure
 from tests.trainer import trained
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Each process of the tests has a folder of its own: JAX writes in place.
+_COMPILED = tempfile.TemporaryDirectory()
+jax.config.update('jax_compilation_cache_dir', _COMPILED.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+# A shell that starts the tests in the background has them, and the commands
+# that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

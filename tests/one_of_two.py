@@ -1,4 +1,4 @@
-"""What processes_test.py has each of two processes do: PORT INDEX TEXT OUT."""
+"""What processes_test.py has each of two processes do: INDEX TEXT OUT."""
 
 import json
 import sys
@@ -58,11 +58,9 @@ def refused_mesh(data: int, batch_size: int) -> str:
   return 'none'
 
 
-def main(port: str, index: str, text: str, out: str) -> None:
+def main(index: str, text: str, out: str) -> None:
   """Meets the other, and writes what it was told."""
-  with processes.joined(
-    Group(None, f'127.0.0.1:{port}', 2, int(index), 60), {'--length': 1}
-  ):
+  with processes.joined(Group(None, None, None, None, 60), {'--length': 1}):
     told = {
       'said': processes.exchange('é' * int(index)),
       'starts': starts(index, text, out),

@@ -5,10 +5,8 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,12 +14,11 @@ from spectral_jax.errors import UserError
 from spectral_jax.training import processes
 from spectral_jax.training.joining import Group
 from tests.trainer import (
-  REPOSITORY,
   assert_refused,
-  command,
-  environment,
+  end,
   metrics_rows,
   small,
+  start,
   train,
 )
 
@@ -68,81 +65,51 @@ def _slurm(index: int, port: int) -> dict[str, str]:
   }
 
 
-def _start(
-  arguments: list[str],
-  tmp: Path,
-  devices: int,
-  surroundings: dict[str, str] | None = None,
-) -> Process:
-  return subprocess.Popen(
-    arguments,
-    cwd=REPOSITORY,
-    env=environment(tmp, devices) | (surroundings or {}),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-def _ends(started: list[Process]) -> list[subprocess.CompletedProcess[str]]:
-  try:
-    said = [process.communicate(timeout=300) for process in started]
-  finally:
-    for process in started:
-      process.kill()
-  return [
-    subprocess.CompletedProcess(process.args, process.returncode, *outputs)
-    for process, outputs in zip(started, said, strict=True)
-  ]
-
-
-def _kill_at(started: list[Process], checkpoint: Path) -> None:
-  """Kills processes as soon as there is a checkpoint."""
+def _kill_at(started: list[Process], checkpoint: Path) -> list[str]:
+  """Kills processes as soon as there is a checkpoint; what each printed."""
   while not checkpoint.exists():
     for process in started:
       assert process.poll() is None, process.communicate()
     time.sleep(0.01)
   for process in started:
     process.kill()
+  printed = [process.communicate()[0] for process in started]
   for process in started:
-    process.communicate()
     assert process.returncode == -signal.SIGKILL
+  return printed
 
 
 @pytest.fixture(scope='module')
 def runs(
   text: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-  """A run that two processes begin and one goes on with, and the reverse.
+  """A run of one process, and one that two begin and one goes on with.
 
-  Of the first no more is needed than its rows; the second ends, on another
-  mesh.
+  Of the first no more is needed than its rows; the second has another mesh.
   """
   folder = tmp_path_factory.mktemp('processes')
-  two_one, one_two = folder / 'two_one', folder / 'one_two'
+  one, two = folder / 'one', folder / 'two'
 
-  def one(workdir: Path) -> list[Process]:
-    return [_start(command(*small(text, workdir, *STEPS)), text.parent, 8)]
+  def begin(workdir: Path, devices: int, **surroundings: str) -> Process:
+    mesh = f'--config.mesh.fsdp={1 if workdir == one else 8}'
+    arguments = small(text, workdir, *STEPS, mesh)
+    tmp = text.parent
+    return start(
+      'train.py', *arguments, tmp=tmp, devices=devices, **surroundings
+    )
 
-  def two(workdir: Path, launcher: Any, *more: str) -> list[Process]:
-    port, arguments = _port(), command(*small(text, workdir, *STEPS, *more))
-    return [
-      _start(arguments, text.parent, 4, launcher(index, port))
-      for index in (0, 1)
-    ]
-
-  _kill_at(two(two_one, _open_mpi), two_one / 'checkpoints' / '10')
-  _kill_at(one(two_one), two_one / 'checkpoints' / '30')
-  _kill_at(one(one_two), one_two / 'checkpoints' / '10')
-  fsdp = '--config.mesh.data=1', '--config.mesh.fsdp=-1'
-  first, second = _ends(two(one_two, _slurm, *fsdp))
-  assert first.returncode == second.returncode == 0, first.stderr
-  assert re.search(r'goes on from +step [12]0', first.stdout)
-  assert '8 of 8, in 2 processes' in first.stdout
-  assert 'data 1, fsdp 8' in first.stdout
-  assert '[Gloo]' not in first.stdout
-  assert second.stdout == ''
-  return two_one, one_two
+  _kill_at([begin(one, 8)], one / 'checkpoints' / '30')
+  port = _port()
+  first, second = (begin(two, 4, **_slurm(index, port)) for index in (0, 1))
+  printed = _kill_at([first, second], two / 'checkpoints' / '10')
+  assert '8 of 8, in 2 processes' in printed[0]
+  assert 'data 1, fsdp 8' in printed[0]
+  assert '[Gloo]' not in printed[0]
+  assert printed[1] == ''
+  resumed = end(begin(two, 8))
+  assert resumed.returncode == 0, resumed.stderr
+  assert re.search(r'goes on from +step [12]0', resumed.stdout)
+  return one, two
 
 
 def test_the_number_of_processes_changes_nothing(
@@ -155,9 +122,9 @@ def test_the_number_of_processes_changes_nothing(
 
 
 def test_process_0_alone_writes(runs: tuple[Path, Path]) -> None:
-  for workdir in runs:
-    assert len(list((workdir / 'tensorboard').iterdir())) == 2  # starts
-  names = {path.name for path in runs[1].iterdir()}
+  workdir = runs[1]
+  assert len(list((workdir / 'tensorboard').iterdir())) == 2  # starts
+  names = {path.name for path in workdir.iterdir()}
   assert not [name for name in names if name.endswith('.tmp')]
   assert {'summary.json', 'sample.txt', 'loss.png', 'spectra.png'} < names
 
@@ -169,17 +136,15 @@ def test_processes_share_an_epoch_and_their_errors(tmp_path: Path) -> None:
   text.write_text(''.join(chr(0x4E00 + i) for i in range(58)))
   port = _port()
   started = [
-    _start(
-      [
-        *(sys.executable, '-m', 'tests.one_of_two'),
-        *map(str, (port, index, text, tmp_path)),
-      ],
-      tmp_path,
-      4,
+    start(
+      *('-m', 'tests.one_of_two', index, text, tmp_path),
+      tmp=tmp_path,
+      devices=4,
+      **_open_mpi(index, port),
     )
     for index in (0, 1)
   ]
-  ended = _ends(started)
+  ended = [end(process) for process in started]
   # Process 0 fails alone, and process 1 does not wait for it for ever.
   assert ended[0].returncode != 0
   assert 'RuntimeError: alone' in ended[0].stderr
@@ -252,28 +217,26 @@ def test_who_cannot_be_met_is_named(text: Path) -> None:
     r'^error: Open MPI: JAX cannot tell': ([], {'OMPI_COMM_WORLD_SIZE': '2'}),
   }
   begun = {
-    expected: _start(command(*arguments), text.parent, 1, surroundings)
+    expected: start('train.py', *arguments, tmp=text.parent, **surroundings)
     for expected, (arguments, surroundings) in started.items()
   }
   for expected, process in begun.items():
-    (ended,) = _ends([process])
-    assert_refused(ended, expected)
+    assert_refused(end(process), expected)
 
 
 def test_processes_that_were_told_otherwise(text: Path, tmp_path: Path) -> None:
   port, workdir = _port(), tmp_path / 'run'
   started = [
-    _start(
-      command(
-        *small(text, workdir, f'--config.seed={index}'), *_by_hand(index, port)
-      ),
-      text.parent,
-      1,
+    start(
+      'train.py',
+      *small(text, workdir, f'--config.seed={index}'),
+      *_by_hand(index, port),
+      tmp=text.parent,
     )
     for index in (0, 1)
   ]
-  for ended in _ends(started):
+  for process in started:
     assert_refused(
-      ended, r'config\.seed: .*got 0 in process 0 and 1 in process 1'
+      end(process), r'config\.seed: .*got 0 in process 0 and 1 in process 1'
     )
   assert not workdir.exists()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.xla_flags import xla_flags
+
 REPOSITORY = Path(__file__).parent.parent
 SMALL = (
   '--config.data.corpus=text',
@@ -30,12 +32,13 @@ def _compiled(tmp: Path, devices: int) -> Path:
   return tmp / f'compiled_{devices}'
 
 
-def environment(tmp: Path, devices: int = 1) -> dict[str, str]:
-  return os.environ | {
+def start(
+  *arguments: object, tmp: Path, devices: int = 1, **surroundings: str
+) -> subprocess.Popen[str]:
+  """Starts Python with these arguments; what it prepares is kept in `tmp`."""
+  environment = {
     'TFDS_DATA_DIR': str(tmp),
-    # Optimising less halves the compiling; not at all, and training is slow.
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} '
-    '--xla_backend_optimization_level=1',
+    'XLA_FLAGS': xla_flags(devices),
     'COLUMNS': '60',
     # Most of a small run's time is compilation, of the same few programs.
     # XLA complains, without need, when it reads them back.
@@ -43,25 +46,29 @@ def environment(tmp: Path, devices: int = 1) -> dict[str, str]:
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'TF_CPP_MIN_LOG_LEVEL': '3',
   }
+  return subprocess.Popen(
+    [sys.executable, *map(str, arguments)],
+    cwd=REPOSITORY,
+    env=os.environ | environment | surroundings,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
-def command(*arguments: str) -> list[str]:
-  return [sys.executable, 'train.py', *arguments]
+def end(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+  """Waits for its end, but not for ever."""
+  try:
+    outputs = process.communicate(timeout=300)
+  finally:
+    process.kill()
+  return subprocess.CompletedProcess(process.args, process.returncode, *outputs)
 
 
 def run(
-  *arguments: object, tmp: Path, devices: int = 1
+  *arguments: object, tmp: Path, devices: int = 1, **surroundings: str
 ) -> subprocess.CompletedProcess[str]:
-  """Python with these arguments; what it prepares is kept in `tmp`."""
-  return subprocess.run(
-    [sys.executable, *map(str, arguments)],
-    cwd=REPOSITORY,
-    env=environment(tmp, devices),
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
+  return end(start(*arguments, tmp=tmp, devices=devices, **surroundings))
 
 
 def train(

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 from spectral_jax.core.selection import Selection
-from spectral_jax.errors import UserError
+from spectral_jax.errors import UserError, first_line
 from spectral_jax.layers.rules import Rule
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.training.workdir import write_text
@@ -43,10 +43,10 @@ def read(path: Path) -> Any:
       raise TypeError(f'it holds {type(tree).__name__}, no dictionary')
     return jax.tree.map(jnp.asarray, tree)
   except Exception as error:  # of many kinds
-    line = (str(error).strip().splitlines() or [''])[0]
     raise UserError(
-      f'{path}: cannot be read ({type(error).__name__}: {line}); expected a '
-      "run, an Orbax checkpoint of parameters, or a file of Flax's msgpack."
+      f'{path}: cannot be read ({type(error).__name__}: {first_line(error)}); '
+      'expected a run, an Orbax checkpoint of parameters, or a file of '
+      "Flax's msgpack."
     ) from error
 
 

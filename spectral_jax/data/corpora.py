@@ -137,7 +137,8 @@ class Text(TextBuilder):
     return self.source
 
 
-_DOCUMENTS = 'tfds'
+# The one corpus of documents: any that TensorFlow Datasets prepared.
+DOCUMENTS = 'tfds'
 _BUILDERS = {cls.name: cls for cls in (ShakespearePlays, TinyShakespeare, Text)}
 
 
@@ -169,7 +170,7 @@ def load_corpus(
       UTF-8 or out of place; no network; a data_dir that cannot be written.
   """
   folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-  if name == _DOCUMENTS:
+  if name == DOCUMENTS:
     if path is None:
       raise UserError(
         'corpus tfds needs the name of a data set: give it with '
@@ -177,7 +178,7 @@ def load_corpus(
       )
     return open_documents(path, str(folder), evaluated=evaluation_documents)
   if name not in _BUILDERS:
-    names = (*_BUILDERS, _DOCUMENTS)
+    names = (*_BUILDERS, DOCUMENTS)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f' (did you mean {near[0]}?)' if near else ''
     raise UserError(

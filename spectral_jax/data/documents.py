@@ -4,6 +4,7 @@ They stay on disk, in a format with random access (ArrayRecord), and are read
 without TensorFlow, by the files alone.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -27,6 +28,19 @@ from spectral_jax.errors import UserError
 _MEASURED = 2048
 
 
+@contextlib.contextmanager
+def _undamaged(what: str, *known: type[Exception]) -> Iterator[None]:
+  """Answers what reading raises, but for the known, which mean no damage."""
+  try:
+    yield
+  except known:
+    raise
+  except Exception as error:  # each damage raises a type of its own
+    raise UserError(
+      f'{what} is damaged ({type(error).__name__}): prepare the data set again'
+    ) from error
+
+
 class Documents:
   """The documents of a split, as strings by their index.
 
@@ -43,13 +57,8 @@ class Documents:
     return len(self._source)
 
   def __getitem__(self, index: int) -> str:
-    try:
+    with _undamaged(f'document {index} of {self._name}'):
       return self._source[index]['text'].decode(errors='replace')
-    except Exception as error:  # each damage raises a type of its own
-      raise UserError(
-        f'cannot read document {index} of {self._name} '
-        f'({type(error).__name__}): prepare the data set again'
-      ) from error
 
 
 @functools.lru_cache(maxsize=1)
@@ -196,18 +205,14 @@ def _find(name: str, data_dir: str) -> Any:
       'NAME/CONFIG:VERSION with --config.data.path'
     )
   try:
-    return read_only_builder.builder_from_files(name, data_dir=data_dir)
+    with _undamaged(f'{name} in {data_dir}', tfds.core.DatasetNotFoundError):
+      return read_only_builder.builder_from_files(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as error:
     raise UserError(
       f'{name} is not prepared in {data_dir}: prepare it once, where there is '
       f"a network, by 'pip install tensorflow apache-beam' and 'tfds build "
       f"{name} --file_format=array_record --data_dir={data_dir}', or name its "
       'folder with --config.data.directory=FOLDER'
-    ) from error
-  except Exception as error:  # each damage raises a type of its own
-    raise UserError(
-      f'{name} in {data_dir} is damaged ({type(error).__name__}): prepare the '
-      'data set again'
     ) from error
 
 
@@ -219,16 +224,12 @@ def _open_split(builder: Any, part: str) -> Documents:
       'with --config.data.path'
     )
   try:
-    source = builder.as_data_source(part)
+    with _undamaged(f'{info.full_name}, {part}', NotImplementedError):
+      source = builder.as_data_source(part)
   except NotImplementedError as error:
     raise UserError(
       f'{info.full_name} is prepared as {info.file_format.value}, which has no '
       "random access: prepare it in another folder by 'tfds build "
       "--file_format=array_record'"
-    ) from error
-  except Exception as error:  # each damage raises a type of its own
-    raise UserError(
-      f'cannot open {info.full_name}, {part} ({type(error).__name__}): prepare '
-      'the data set again'
     ) from error
   return Documents(f'{info.full_name}, {part}', source)

@@ -33,9 +33,22 @@ from numpy.typing import NDArray
 
 from spectral_jax.data.pipeline import Batch, Reader
 
-# Of a stretch, in the mean. More are skipped and read twice more rarely; to go
+# Of a stretch, in the mean. With more, fewer are skipped and read twice; to go
 # on in the middle of a stretch, those before it are tokenized again.
 DOCUMENTS = 128
+
+
+def plan(mean_length: float, context: int, documents: int) -> tuple[int, int]:
+  """Returns the rows R of a stretch, and its stride in documents.
+
+  Args:
+    mean_length: of a document, in tokens.
+    context: T.
+    documents: of a stretch, in the mean.
+  """
+  mean = mean_length + 1  # with its separator
+  rows = max(1, round(documents * mean / context))
+  return rows, max(1, round(rows * context / mean))
 
 
 class Documents(Protocol):
@@ -86,9 +99,7 @@ class PackedRows:
     self._separator = separator
     self._context = context
     self._lanes = batch_size
-    mean = mean_length + 1  # with its separator
-    self._rows = max(1, round(DOCUMENTS * mean / context))
-    self._stride = max(1, round(self._rows * context / mean))
+    self._rows, self._stride = plan(mean_length, context, DOCUMENTS)
     # Of each lane the stretch that was read last: reading step after step, a
     # document is tokenized once.
     self._stretches: dict[int, _Stretch] = {}

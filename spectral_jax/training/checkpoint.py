@@ -9,7 +9,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from spectral_jax.errors import UserError
+from spectral_jax.errors import UserError, first_line
 from spectral_jax.training import sharding
 from spectral_jax.training.step import TrainState
 from spectral_jax.training.workdir import checkpoints
@@ -110,8 +110,8 @@ def _readable(path: Path) -> Iterator[None]:
   try:
     yield
   except Exception as error:  # Orbax raises many kinds, Exception itself too.
-    first_line = (str(error).strip().splitlines() or [''])[0]
     raise UserError(
       f'checkpoint {path}: cannot be read ({type(error).__name__}: '
-      f'{first_line}); move the damaged step away to go on from the one before.'
+      f'{first_line(error)}); move the damaged step away to go on from '
+      'the one before.'
     ) from error

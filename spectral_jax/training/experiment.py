@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from spectral_jax.core.compiler_check import compiled_error
 from spectral_jax.data import pipeline
-from spectral_jax.data.corpora import load_corpus
+from spectral_jax.data.corpora import DOCUMENTS, load_corpus
 from spectral_jax.data.corpus import Corpus
 from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
 from spectral_jax.errors import UserError
@@ -58,6 +58,7 @@ def _corpus(data: DataSettings) -> Corpus:
   )
 
 
+@functools.lru_cache(maxsize=4)
 def _abstract_params(model: Transformer) -> Any:
   tokens = jax.ShapeDtypeStruct((1, model.config.context), np.int32)
   return jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
@@ -153,7 +154,7 @@ class Experiment:
         divide.
     """
     name = settings.data.tokenizer
-    if settings.data.corpus == 'tfds':  # large, and maybe not here either
+    if settings.data.corpus == DOCUMENTS:  # large, and maybe not here either
       tokenizer = make_tokenizer(name, None)
     else:
       tokenizer = _corpus(settings.data).make_tokenizer(name)
@@ -257,6 +258,7 @@ class Experiment:
       seed=self.settings.seed,
       accumulate=self.settings.train.accumulate,
       rebuild_every=self.settings.train.rebuild_every,
+      share_rebuilding=self.settings.train.share_rebuilding,
     )
 
   @functools.cached_property

@@ -9,7 +9,7 @@ import threading
 
 import jax
 
-from spectral_jax.errors import UserError
+from spectral_jax.errors import UserError, first_line
 
 # How many processes a launcher has started is in the surroundings of each.
 _LAUNCHERS = {
@@ -155,8 +155,3 @@ def _launcher() -> str | None:
     if count.isdecimal() and int(count) > 1:
       return name
   return None
-
-
-def first_line(error: BaseException) -> str:
-  """The first line of an error's text, or its type."""
-  return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,10 +4,13 @@ Left to the compiler, a layer's gradient is summed over the devices as that of
 its kernel, N·M numbers, and only then transformed. Here each device gathers the
 stored numbers, rebuilds the kernel for itself, or those of its rows or columns
 that it needs, and transforms its own part of the gradient, so that K numbers
-are gathered and K are summed.
+are gathered and K are summed. Asked to share the rebuilding, each device
+rebuilds its part of what all of them need, and N·M numbers are gathered and
+summed as well, but no product is computed twice.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,7 +38,9 @@ _LAYERS = (SpectralDense, LowRankDense, nn.Dense, nn.Embed, nn.LayerNorm)
 
 
 @contextlib.contextmanager
-def on_mesh(mesh: Mesh, *, gathered: bool = False) -> Iterator[None]:
+def on_mesh(
+  mesh: Mesh, *, gathered: bool = False, shared: bool = False
+) -> Iterator[None]:
   """Models that are applied within it run their layers device by device.
 
   Inputs [B, …] are split over `data` and `fsdp`, heads and hidden units over
@@ -45,6 +50,7 @@ def on_mesh(mesh: Mesh, *, gathered: bool = False) -> Iterator[None]:
   Args:
     mesh: the devices.
     gathered: whether the parameters are those that `gather_all` returns.
+    shared: whether devices that need the same of a kernel share its rebuilding.
   """
   inside = False
 
@@ -75,9 +81,9 @@ def on_mesh(mesh: Mesh, *, gathered: bool = False) -> Iterator[None]:
         else _gather(name, leaf, specs[name], own[name])
         for name, leaf in stored.items()
       }
-      if axis is None:
+      if axis is None and not (shared and isinstance(layer, SpectralDense)):
         return jnp.asarray(unbound.apply({'params': whole}, inputs))
-      return _apply_part(unbound, whole, inputs, _part(axis, mesh))
+      return _apply(unbound, whole, inputs, axis, mesh, shared)
 
     split_features = PartitionSpec(*batch_spec(mesh), None, 'tensor')
     inside = True
@@ -96,7 +102,12 @@ def on_mesh(mesh: Mesh, *, gathered: bool = False) -> Iterator[None]:
 
 
 def gather_all(
-  params: Any, layers: Mapping[str, SpectralKernel], method: str, mesh: Mesh
+  params: Any,
+  layers: Mapping[str, SpectralKernel],
+  method: str,
+  mesh: Mesh,
+  *,
+  shared: bool = False,
 ) -> Any:
   """Gathers what layers store and rebuilds kernels, once for many microbatches.
 
@@ -109,6 +120,7 @@ def gather_all(
     layers: its spectral layers by path, see `find_layers`.
     method: how kernels are rebuilt.
     mesh: the devices.
+    shared: whether devices that need the same of a kernel share its rebuilding.
 
   Returns:
     The parameters of the model with dense layers for spectral ones, each leaf
@@ -143,8 +155,7 @@ def gather_all(
       leaf = _gather(name, leaf, specs[keys], _own_axes(layer, name, mesh))
       if keys in spectral:
         axis = _split_axis(layer, mesh)
-        part = None if axis is None else _part(axis, mesh)
-        leaf = spectral[keys].rebuild(leaf, method, part)
+        leaf = _rebuild(spectral[keys], leaf, method, axis, mesh, shared)
       whole[renamed(keys)] = jnp.expand_dims(leaf, keys.count(SCANNED))
     return whole
 
@@ -166,9 +177,43 @@ def _split_axis(layer: str, mesh: Mesh) -> int | None:
   return 1 if layer in SPLIT_OUTPUTS else None
 
 
-def _part(axis: int, mesh: Mesh) -> Part:
-  """The rows or columns that are this device's."""
-  return Part(axis, jax.lax.axis_index('tensor'), mesh.shape['tensor'])
+def _count(names: tuple[str, ...], mesh: Mesh) -> int:
+  """The devices along some axes."""
+  return math.prod(mesh.shape[name] for name in names)
+
+
+def _part(axis: int, names: tuple[str, ...], mesh: Mesh) -> Part:
+  """The rows or columns that are this device's, of those along some axes."""
+  return Part(axis, jax.lax.axis_index(names), _count(names, mesh))
+
+
+def _rebuild(
+  kernel: SpectralKernel,
+  coefficients: jax.Array,
+  method: str,
+  axis: int | None,
+  mesh: Mesh,
+  shared: bool,
+) -> jax.Array:
+  """What this device needs of a kernel, or of a stack of them.
+
+  Shared are the longer of rows and columns, which divides all products. A
+  kernel that the devices do not divide is rebuilt by each of them.
+  """
+  shape = kernel.selection.shape
+  along = shape.index(max(shape)) if axis is None else axis
+  names: tuple[str, ...] = () if axis is None else ('tensor',)
+  others = tuple(name for name in wide_axes(mesh) if name != 'tensor')
+  if not others or shape[along] % _count(names + others, mesh):
+    shared = False
+  if shared:
+    names += others
+  part = _part(along, names, mesh) if names else None
+  rebuilt = kernel.rebuild(coefficients, method, part)
+  if not shared:
+    return rebuilt
+  gathered_axis = rebuilt.ndim - 2 + along
+  return jax.lax.all_gather(rebuilt, others, axis=gathered_axis, tiled=True)
 
 
 def _own_axes(layer: str, name: str, mesh: Mesh) -> tuple[str, ...]:
@@ -202,18 +247,24 @@ def _gather(
   return leaf
 
 
-def _apply_part(
-  layer: Any, params: Mapping[str, jax.Array], inputs: jax.Array, part: Part
+def _apply(
+  layer: Any,
+  params: Mapping[str, jax.Array],
+  inputs: jax.Array,
+  axis: int | None,
+  mesh: Mesh,
+  shared: bool,
 ) -> jax.Array:
-  """A linear layer of which this device has some inputs, or some outputs."""
+  """A linear layer, maybe with some of its inputs or of its outputs here."""
   if isinstance(layer, SpectralDense):
-    inputs_N = inputs.shape[-1] * (part.count if part.axis == 0 else 1)
-    stored = layer.stored((inputs_N,))
-    kernel = stored.rebuild(params['coefficients'], layer.method, part)
-    factors = [kernel]
+    inputs_N = inputs.shape[-1] * (mesh.shape['tensor'] if axis == 0 else 1)
+    kernel, stored = layer.stored((inputs_N,)), params['coefficients']
+    factors = [_rebuild(kernel, stored, layer.method, axis, mesh, shared)]
   elif isinstance(layer, LowRankDense):
     factors = [params['down'], params['up']]
-    factors[part.axis] = part.cut(factors[part.axis], part.axis)
+    if axis is not None:
+      part = _part(axis, ('tensor',), mesh)
+      factors[axis] = part.cut(factors[axis], axis)
   else:
     factors = [params['kernel']]
   bias = params.get('bias')
@@ -223,6 +274,6 @@ def _apply_part(
   outputs = inputs
   for factor in factors:
     outputs = contract(outputs, factor, None, axis=(outputs.ndim - 1,))
-  if part.axis == 0:
+  if axis == 0:
     outputs = jax.lax.psum(outputs, 'tensor')
   return outputs if bias is None else outputs + bias[None, None]

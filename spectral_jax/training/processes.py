@@ -19,8 +19,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from spectral_jax.errors import UserError
-from spectral_jax.training.joining import Group, first_line, join
+from spectral_jax.errors import UserError, first_line
+from spectral_jax.training.joining import Group, join
 
 # Seconds that a process with an error gives the others to end as well.
 _PARTING = 5

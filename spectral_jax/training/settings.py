@@ -110,6 +110,9 @@ class TrainSettings:
     rebuild_every: step, or microbatch: when kernels are rebuilt, if there are
       several microbatches. Once a step saves time and what devices send each
       other; each device then keeps all kernels through the step.
+    share_rebuilding: whether each device rebuilds a part of every kernel, and
+      kernels are gathered and their gradients summed over the devices. Else all
+      rebuild all, and only coefficients are.
   """
 
   steps: int
@@ -118,6 +121,7 @@ class TrainSettings:
   evaluate_every: int
   log_every: int
   rebuild_every: str = 'step'
+  share_rebuilding: bool = False
 
   def __post_init__(self) -> None:
     for field in (

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 _RED, _GREY = '#c8401f', '#6b6b6b'
 _NOT_STORED = '#d9d9d9'  # neutral: the colour map holds no grey
@@ -21,6 +21,8 @@ _CELLS = 64  # heat map cells a side; fewer positions share one where more
 _RINGS = 16  # points of a radial curve
 _CORNER = 32  # positions a side that are shown one by one
 _DPI = 150
+# Of the panels, and what is between them, in inches: rows, columns.
+_HEIGHTS, _WIDTH, _BETWEEN = (2.4, 2.4, 1.5), 2.6, (0.75, 0.75)
 
 
 def draw_spectra(
@@ -55,14 +57,9 @@ def draw_spectra(
     raise ValueError(
       f'initial: expected the kinds {sorted(spectra)}, got {sorted(initial)}'
     )
-  heights = [3.3, 3.1] if initial is None else [3.3, 3.1, 2.0]
-  columns = len(spectra)
-  figure = Figure(
-    figsize=(3.4 * columns + 1.2, sum(heights) + 1.0), layout='constrained'
-  )
-  figure.suptitle(title, fontsize=14, parse_math=False)
-  grid = figure.subplots(
-    len(heights), columns, squeeze=False, height_ratios=heights
+  figure, grid, colours = _panels(len(spectra), 2 if initial is None else 3)
+  figure.suptitle(
+    title, y=1 - 0.15 / figure.get_figheight(), fontsize=14, parse_math=False
   )
   means = {kind: _mean_stored(stack, 0) for kind, stack in spectra.items()}
   cells = {kind: _pool(mean) for kind, mean in means.items()}
@@ -85,7 +82,7 @@ def draw_spectra(
     if initial is not None:
       _draw_curves(curves[0], means[kind], _mean_stored(initial[kind], 0))
   bar = figure.colorbar(
-    image, ax=grid, label='|coefficient|', extend='both', aspect=50, pad=0.01
+    image, cax=colours, label='|coefficient|', extend='both'
   )
   _plain_numbers(bar.ax.yaxis, [1, 2, 5])
   handles: list[Artist] = [
@@ -93,10 +90,42 @@ def draw_spectra(
   ]
   if initial is not None:
     handles += curves[0].lines
-  figure.legend(
-    handles=handles, loc='outside lower center', ncols=3, frameon=False
-  )
+  figure.legend(handles=handles, loc='lower center', ncols=3, frameon=False)
   figure.savefig(path, dpi=_DPI, format='png')
+
+
+def _panels(columns: int, rows: int) -> tuple[Figure, np.ndarray, Axes]:
+  """Returns a figure, its panels [rows, columns], and room for a colour bar."""
+  # In inches. Matplotlib's own layout engine takes as long as the drawing.
+  heights = _HEIGHTS[:rows]
+  top, bottom, left, right = 1.0, 0.95, 0.75, 1.15
+  height = sum(heights) + (rows - 1) * _BETWEEN[0]
+  width = columns * _WIDTH + (columns - 1) * _BETWEEN[1]
+  size = left + width + right, bottom + height + top
+  figure = Figure(figsize=size)
+  grid = figure.subplots(
+    rows,
+    columns,
+    squeeze=False,
+    height_ratios=heights,
+    gridspec_kw={
+      'left': left / size[0],
+      'right': (left + width) / size[0],
+      'bottom': bottom / size[1],
+      'top': (bottom + height) / size[1],
+      'hspace': _BETWEEN[0] / np.mean(heights),
+      'wspace': _BETWEEN[1] / _WIDTH,
+    },
+  )
+  colours = figure.add_axes(
+    (
+      (left + width + 0.2) / size[0],
+      bottom / size[1],
+      0.16 / size[0],
+      height / size[1],
+    )
+  )
+  return figure, grid, colours
 
 
 def _cell(spectrum: np.ndarray) -> tuple[int, int]:
@@ -183,7 +212,7 @@ def _plain_numbers(axis: Axis, digits: Sequence[float]) -> None:
   """Labels a logarithmic axis 0.1, 0.2, 0.5 where the digits are 1, 2, 5."""
   axis.set_major_locator(LogLocator(subs=digits))
   axis.set_major_formatter('{x:g}')
-  axis.set_minor_formatter(NullFormatter())
+  axis.set_minor_locator(NullLocator())
 
 
 def _radial(spectrum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -72,6 +72,7 @@ def make_train_step(
   seed: int,
   accumulate: int = 1,
   rebuild_every: str = 'step',
+  share_rebuilding: bool = False,
 ) -> TrainStep:
   """Compiles one optimizer step; the state passed in is donated.
 
@@ -84,6 +85,7 @@ def make_train_step(
       taken one after the other.
     rebuild_every: `step` or `microbatch`, if there are several of these: when
       layers are gathered and their kernels rebuilt.
+    share_rebuilding: whether each device rebuilds a part of what several need.
 
   Returns:
     A function of (state, batch with `inputs` and `targets`) to the next state
@@ -99,7 +101,7 @@ def make_train_step(
   rebuilt = model.copy(config=config)
 
   def loss_fn(params: Any, batch: Batch, dropout_key: jax.Array) -> jax.Array:
-    with on_mesh(mesh, gathered=once):
+    with on_mesh(mesh, gathered=once, shared=share_rebuilding):
       logits_BxTxV = rebuilt.apply(
         {'params': params},
         batch['inputs'],
@@ -133,7 +135,10 @@ def make_train_step(
     keys = jax.random.split(key, accumulate)
     if once:
       gathered, pull_back = jax.vjp(
-        lambda params: gather_all(params, layers, method, mesh), state.params
+        lambda params: gather_all(
+          params, layers, method, mesh, shared=share_rebuilding
+        ),
+        state.params,
       )
       loss, grads = loss_and_gradient(gathered, batch, keys)
       (grads,) = pull_back(grads)

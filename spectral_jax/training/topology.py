@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from spectral_jax.errors import UserError
+from spectral_jax.errors import UserError, first_line
 
 _GIB = 2**30
 
@@ -89,9 +89,9 @@ class Topology:
         f'{g.example} to {g.largest.partition(":")[2]}'
         for g in GENERATIONS.values()
       )
-      line = str(error).splitlines()[0]
       raise UserError(
-        f'--topology: there is no {name} ({line}); expected one of {known}.'
+        f'--topology: there is no {name} ({first_line(error)}); expected '
+        f'one of {known}.'
       ) from None
     return cls(generation, tuple(devices))
 

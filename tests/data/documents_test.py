@@ -1,9 +1,6 @@
 """Corpora of documents: splits, batches, evaluation, and every refusal."""
 
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from spectral_jax.data.documents import DocumentCorpus
 from spectral_jax.data.pipeline import Reader
 from spectral_jax.errors import UserError
 from tests.prepared import prepare
+from tests.trainer import run
 
 TRAIN = [f'document {i}' + ' more' * (i % 9) for i in range(120)]
 HELD_OUT = [f'héld out {i}' for i in range(11)]
@@ -214,12 +212,5 @@ def test_tensorflow_stays_out(folder: Path) -> None:
     'batches = corpus.train_batches(tokenizer, Reader(8, 2, seed=0)); '
     'print(next(batches)["inputs"].shape, "tensorflow" in sys.modules)'
   )
-  done = subprocess.run(
-    [sys.executable, '-W', 'error', '-c', script],
-    check=True,
-    capture_output=True,
-    text=True,
-    cwd=Path(__file__).parents[2],
-    env=dict(os.environ),
-  )
+  done = run('-W', 'error', '-c', script, tmp=folder)
   assert (done.stdout, done.stderr) == ('(2, 8) False\n', '')

@@ -196,6 +196,48 @@ def test_muon_on_the_plane_keeps_what_is_kept() -> None:
   assert 0.7 < np.linalg.norm(got) / np.linalg.norm(nearest) < 1.3
 
 
+@pytest.mark.parametrize(
+  ('name', 'form', 'selection'),
+  [
+    ('adamw', 'blocks', 'random'),
+    ('muon', 'blocks', 'strided'),
+    ('muon', 'plane', 'random'),
+  ],
+)
+def test_blocks_of_a_scanned_stack_are_updated_as_if_alone(
+  name: str, form: str, selection: str
+) -> None:
+  settings = dataclasses.replace(
+    ADAMW, name=name, muon_form=form, clip_norm=1e9
+  )
+  alone = make_config(LinearConfig(keep=0.25, selection=selection))
+  scanned = dataclasses.replace(alone, layers=2, scan=True)
+  stacks = [
+    {'mlp_in': draw_like(scanned, seed)['blocks']['mlp_in']} for seed in (0, 1)
+  ]
+  first = {'block_0': jax.tree.map(lambda x: x[0], stacks[0])}
+  one = make_optimizer(settings, STEPS, first, alone)
+
+  def update(params: Any, gradients: Any) -> Any:
+    return one.update(gradients, one.init(params), params)[0]
+
+  expected = by_name(
+    jax.jit(jax.vmap(update))(*({'block_0': stack} for stack in stacks))
+  )
+  got = first_update(
+    settings, scanned, *({'blocks': stack} for stack in stacks)
+  )
+  assert got['blocks/mlp_in/coefficients'].shape[0] == 2
+  for path, updates in got.items():
+    np.testing.assert_allclose(
+      updates,
+      expected[path.replace('blocks', 'block_0')],
+      rtol=1e-4,
+      atol=1e-6,
+      err_msg=path,
+    )
+
+
 def test_gradients_are_clipped_by_their_global_norm() -> None:
   config = make_config(LinearConfig('dense'))
   params = draw_like(config, 0)

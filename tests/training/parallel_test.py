@@ -45,11 +45,20 @@ def initial(
   return make_initial_state(model, optimizer, mesh, seed=0)(), optimizer
 
 
-@functools.cache
 def five_steps(
   mesh_shape: tuple[int, int, int],
   linear: LinearConfig = STRIDED,
   muon: bool = False,
+  **fields: Any,
+) -> tuple[TrainState, list[float]]:
+  return _five_steps(mesh_shape, linear, muon, **fields)
+
+
+@functools.cache
+def _five_steps(
+  mesh_shape: tuple[int, int, int],
+  linear: LinearConfig,
+  muon: bool,
   accumulate: int = 1,
   rebuild_every: str = 'step',
   **config_fields: Any,
@@ -192,20 +201,35 @@ def test_k_numbers_are_gathered_and_k_reduced(name: str, keep: float) -> None:
   )
 
 
-def test_gradients_do_not_depend_on_who_gathers() -> None:
-  """SGD shows a gradient's scale, which Adam would hide."""
+def test_gradients_do_not_depend_on_who_gathers_and_rebuilds() -> None:
+  """SGD shows a gradient's scale, which Adam would hide.
+
+  Eight devices divide the kernels of the hidden units, 80 wide or high, and not
+  the others, of 20 by 20.
+  """
   config = TransformerConfig(
-    context=16, width=32, layers=1, heads=2, qkv='separate', linear=STRIDED
+    context=16, width=20, layers=1, heads=2, qkv='separate', linear=STRIDED
   )
   model, optimizer = Transformer(11, config), optax.sgd(1.0)
   drawn = np.random.default_rng(0).integers(11, size=(8, 16), dtype=np.int32)
   after: list[Any] = []
-  for shape, accumulate in (((1, 1, 1), 1), ((2, 1, 2), 1), ((1, 2, 2), 2)):
+  for shape, accumulate, share in (
+    ((1, 1, 1), 1, False),
+    ((2, 1, 2), 1, False),
+    ((1, 2, 2), 2, False),
+    ((2, 2, 2), 1, True),
+    ((1, 2, 1), 2, True),
+  ):
     mesh = make_mesh(MeshSettings(*shape), 4, 2)
     state = make_initial_state(model, optimizer, mesh, seed=0)()
     batch = sharding.put_batch({'inputs': drawn, 'targets': drawn}, mesh)
     step = make_train_step(
-      model, optimizer, mesh, seed=0, accumulate=accumulate
+      model,
+      optimizer,
+      mesh,
+      seed=0,
+      accumulate=accumulate,
+      share_rebuilding=share,
     )
     state, _ = step(state, batch)
     after.append(jax.device_get(state.params))
@@ -216,25 +240,47 @@ def test_gradients_do_not_depend_on_who_gathers() -> None:
 
 
 def traced(
-  linear: LinearConfig, tensor: int = 1, **accumulation: Any
+  linear: LinearConfig, *, fsdp: int = 1, tensor: int = 1, **how: Any
 ) -> tuple[int, str]:
   """The products of a step on each device, and its program."""
   config = TransformerConfig(
     context=16, width=32, layers=1, heads=2, qkv='separate', linear=linear
   )
   model, optimizer = Transformer(11, config), optax.sgd(1.0)
-  mesh = make_mesh(MeshSettings(1, 1, tensor), 8, 2)
+  mesh = make_mesh(MeshSettings(1, fsdp, tensor), 8, 2)
   state = jax.eval_shape(make_initial_state(model, optimizer, mesh, seed=0))
   tokens = jax.ShapeDtypeStruct((8, 16), np.int32)
-  step: Any = make_train_step(model, optimizer, mesh, seed=0, **accumulation)
+  step: Any = make_train_step(model, optimizer, mesh, seed=0, **how)
   jaxpr = step.trace(state, {'inputs': tokens, 'targets': tokens}).jaxpr.jaxpr
-  return product_flops(jaxpr, tensor), str(jaxpr)
+  return product_flops(jaxpr, fsdp * tensor), str(jaxpr)
 
 
 def test_each_device_rebuilds_its_own_columns() -> None:
   """Half of a layer's products, but for the half that all columns share."""
-  one, two = (traced(STRIDED, tensor)[0] for tensor in (1, 2))
+  one, two = (traced(STRIDED, tensor=count)[0] for count in (1, 2))
   assert 0.5 * one <= two < 0.52 * one
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_devices_that_share_the_rebuilding_do_a_part_each(
+  accumulate: int,
+) -> None:
+  def products(linear: LinearConfig, share: bool) -> int:
+    return traced(
+      linear, fsdp=4, accumulate=accumulate, share_rebuilding=share
+    )[0]
+
+  dense = products(LinearConfig('dense'), False)
+  alone, shared = (products(STRIDED, share) - dense for share in (False, True))
+  assert shared == alone / 4 > 0
+
+
+def test_one_device_shares_with_none() -> None:
+  alone, shared = (
+    traced(STRIDED, accumulate=2, share_rebuilding=share)[0]
+    for share in (False, True)
+  )
+  assert shared == alone
 
 
 def test_kernels_are_rebuilt_by_their_method_and_as_often_as_asked() -> None:

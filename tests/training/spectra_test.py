@@ -90,3 +90,22 @@ def test_stable_ranks_are_those_of_the_kernels(
   kernel = module.apply({'params': layer}, np.eye(8)) - layer['bias'][None]
   values = np.linalg.svd(kernel, compute_uv=False)
   assert ranks[1] == pytest.approx(np.sum(values**2) / values[0] ** 2, rel=1e-4)
+
+
+def test_a_scanned_stack_has_the_spectra_of_its_blocks() -> None:
+  linear = LinearConfig(selection='random', keep=0.5)
+  config = TransformerConfig(
+    context=4, width=8, layers=2, heads=1, linear=linear, scan=True
+  )
+  tokens = np.zeros((1, 4), np.int32)
+  params = jax.eval_shape(
+    Transformer(5, config).init, jax.random.key(0), tokens
+  )
+  rng = np.random.default_rng(0)
+  stored = jax.tree.map(lambda x: rng.normal(size=x.shape), params['params'])
+  for name, spectra in magnitudes(stored, config).items():
+    assert spectra.shape == (2, *config.kernel_shapes()[name])
+    for block in range(2):
+      kept = spectra[block][np.isfinite(spectra[block])]
+      layer = stored['blocks'][name]['coefficients'][block]
+      np.testing.assert_allclose(np.sort(kept), np.sort(np.abs(layer)))
