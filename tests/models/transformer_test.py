@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -274,3 +275,20 @@ def test_bfloat16_is_the_computation_s_alone() -> None:
   )
   error = float(jnp.linalg.norm(logits - wide) / jnp.linalg.norm(wide))
   assert 1e-4 < error < 0.03  # it rounds, and does no more
+
+
+@pytest.mark.parametrize('scan', [False, True])
+def test_a_rematerialised_block_is_computed_again(scan: bool) -> None:
+  tokens = jnp.zeros((1, 6), jnp.int32)
+  for remat in (True, False):
+    model = small(scan=scan, remat=remat)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    program = str(jax.make_jaxpr(model.apply)(params, tokens))
+    assert ('remat' in program) == remat
+
+
+def test_the_softmax_is_taken_in_float32() -> None:
+  halves = jax.ShapeDtypeStruct((1, 4, 2, 8), jnp.bfloat16)
+  program = jax.make_jaxpr(causal_attention)(halves, halves, halves)
+  assert program.out_avals[0].dtype == jnp.bfloat16
+  assert re.search(r':f32\[[\d,]*\] = exp ', str(program))

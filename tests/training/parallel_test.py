@@ -203,6 +203,20 @@ def test_k_numbers_are_gathered_and_k_reduced(name: str, keep: float) -> None:
   )
 
 
+def test_k_numbers_are_reduced_where_nothing_is_split() -> None:
+  found = block_bytes(CONTENDERS['spectral nm/2'], (8, 1, 1), width=32)
+  assert (found['gather'], found['reduce']) == (0, 12 * 32**2 * 4 // 2)
+
+
+def test_the_layers_of_a_stack_are_not_parted() -> None:
+  mesh = make_mesh(MeshSettings(1, 4), 4)
+  leaf = jax.ShapeDtypeStruct((4, 386), np.float32)
+  where = sharding.of_state(
+    {'blocks': {'mlp_in': {'coefficients': leaf}}}, mesh
+  )
+  assert jax.tree.leaves(where)[0].is_fully_replicated
+
+
 def test_gradients_do_not_depend_on_who_gathers_and_rebuilds() -> None:
   """SGD shows a gradient's scale, which Adam would hide.
 

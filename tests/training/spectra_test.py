@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from spectral_jax.layers.find_layers import find_layers
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training.spectra import magnitudes, stable_ranks
@@ -98,14 +99,17 @@ def test_a_scanned_stack_has_the_spectra_of_its_blocks() -> None:
     context=4, width=8, layers=2, heads=1, linear=linear, scan=True
   )
   tokens = np.zeros((1, 4), np.int32)
-  params = jax.eval_shape(
-    Transformer(5, config).init, jax.random.key(0), tokens
-  )
+  model = Transformer(5, config)
+  params = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
   rng = np.random.default_rng(0)
-  stored = jax.tree.map(lambda x: rng.normal(size=x.shape), params['params'])
+  stored = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
+  layers = find_layers(model, tokens)
   for name, spectra in magnitudes(stored, config).items():
     assert spectra.shape == (2, *config.kernel_shapes()[name])
-    for block in range(2):
-      kept = spectra[block][np.isfinite(spectra[block])]
-      layer = stored['blocks'][name]['coefficients'][block]
-      np.testing.assert_allclose(np.sort(kept), np.sort(np.abs(layer)))
+    positions = layers[f'blocks/{name}'].selection.positions
+    coefficients = stored['blocks'][name]['coefficients']
+    for spectrum, values in zip(spectra, coefficients, strict=True):
+      assert np.isfinite(spectrum).sum() == values.size
+      np.testing.assert_allclose(
+        spectrum.flat[positions], np.abs(values), rtol=1e-6
+      )
