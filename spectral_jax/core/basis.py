@@ -30,7 +30,11 @@ def _random_basis(size: int) -> np.ndarray:
 
 
 def basis_rows(
-  basis: str, size: int, rows: np.ndarray, dtype: jnp.dtype
+  basis: str,
+  size: int,
+  rows: np.ndarray,
+  dtype: jnp.dtype,
+  places: int | None = None,
 ) -> jax.Array:
   """Rows of an orthonormal basis of R^N.
 
@@ -40,16 +44,17 @@ def basis_rows(
     size: N.
     rows: which, integers of any shape.
     dtype: a float type of at least 32 bits.
+    places: the first ones that are wanted; by default all N.
 
   Returns:
-    Array of shape `rows.shape + (N,)`.
+    Array of shape `rows.shape + (places,)`.
 
   Raises:
     ValueError: for an unknown basis, or a random one of more than 4,096 places:
       it is a control for experiments, held as a constant.
   """
   if basis == 'dct':
-    return dct_basis(size, rows, dtype)
+    return dct_basis(size, rows, dtype, places)
   if basis != 'orthonormal':
     raise ValueError(
       f'basis: expected one of {", ".join(BASES)}, got {basis!r}.'
@@ -59,4 +64,4 @@ def basis_rows(
       f'basis: a random orthonormal one has at most {LARGEST_RANDOM} places, '
       f"got {size}; take 'dct'."
     )
-  return jnp.asarray(_random_basis(size)[rows], dtype)
+  return jnp.asarray(_random_basis(size)[rows][..., :places], dtype)

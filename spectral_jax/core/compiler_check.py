@@ -10,7 +10,11 @@ import jax
 import numpy as np
 import scipy.fft
 
-from spectral_jax.core.reconstruct import kernel_from_coefficients
+from spectral_jax.core.dct import dct_basis
+from spectral_jax.core.reconstruct import (
+  kernel_from_coefficients,
+  plane_from_coefficients,
+)
 from spectral_jax.core.selection import Selection
 
 _WIDTH = 128
@@ -25,12 +29,15 @@ def _selections(kind: str) -> tuple[Selection, Selection]:
 def _branch(
   x: jax.Array, up: jax.Array, down: jax.Array, kind: str
 ) -> jax.Array:
-  up_kernel, down_kernel = (
-    kernel_from_coefficients(coefficients, selection)
-    for coefficients, selection in zip(
-      (up, down), _selections(kind), strict=True
-    )
-  )
+  def rebuild(coefficients: jax.Array, selection: Selection) -> jax.Array:
+    if kind == 'strided':
+      return kernel_from_coefficients(coefficients, selection)
+    # What was seen to go wrong: a kernel that is itself a product.
+    n, m = selection.shape
+    plane = plane_from_coefficients(coefficients, selection)
+    return dct_basis(n).T @ plane @ dct_basis(m)
+
+  up_kernel, down_kernel = map(rebuild, (up, down), _selections(kind))
   stream = x + jax.nn.relu(x @ up_kernel) @ down_kernel
   return jax.nn.standardize(stream, epsilon=0.0)
 

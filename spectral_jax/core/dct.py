@@ -16,21 +16,23 @@ LARGEST_SIZE = 32768
 _LARGEST_CONSTANT = 1024
 
 
-def _constant_basis(size: int, frequencies: np.ndarray) -> np.ndarray:
-  phase = (2 * np.arange(size) + 1) * frequencies[..., None] % (4 * size)
+def _constant_basis(
+  size: int, frequencies: np.ndarray, places: int
+) -> np.ndarray:
+  phase = (2 * np.arange(places) + 1) * frequencies[..., None] % (4 * size)
   basis = np.cos(np.pi / (2 * size) * phase) * math.sqrt(2 / size)
   basis[frequencies == 0] /= math.sqrt(2)
   return basis
 
 
 def _computed_basis(
-  size: int, frequencies: np.ndarray, dtype: jnp.dtype
+  size: int, frequencies: np.ndarray, dtype: jnp.dtype, places: int
 ) -> jax.Array:
   # The phase is reduced in integers: in float32 the cosine of a large phase
   # errs by 1e-3 at 4,096. The barrier keeps XLA from folding the result.
   rows = jnp.asarray(frequencies, jnp.int32)[..., None]
   place = jax.lax.broadcasted_iota(
-    jnp.int32, (*frequencies.shape, size), frequencies.ndim
+    jnp.int32, (*frequencies.shape, places), frequencies.ndim
   )
   phase = (2 * place + 1) * rows % (4 * size)
   basis = jnp.cos(phase.astype(dtype) * (math.pi / (2 * size)))
@@ -45,6 +47,7 @@ def dct_basis(
   size: int,
   frequencies: np.ndarray | None = None,
   dtype: jnp.dtype = jnp.float32,
+  places: int | None = None,
 ) -> jax.Array:
   """Returns rows of the orthonormal DCT-II matrix C, so that C Cᵀ = 1.
 
@@ -55,9 +58,10 @@ def dct_basis(
     size: N.
     frequencies: the rows wanted, integers of any shape; all N by default.
     dtype: a float type of at least 32 bits.
+    places: the first ones that are wanted; by default all N.
 
   Returns:
-    Array of shape `frequencies.shape + (N,)`.
+    Array of shape `frequencies.shape + (places,)`.
 
   Raises:
     ValueError: if N is no positive number, or too large for 32-bit phases.
@@ -70,9 +74,10 @@ def dct_basis(
   if not 1 <= size <= LARGEST_SIZE:
     raise ValueError(f'size: expected 1 to {LARGEST_SIZE}, got {size}.')
   rows = np.arange(size) if frequencies is None else np.asarray(frequencies)
+  places = size if places is None else places
   if size <= _LARGEST_CONSTANT:
-    return jnp.asarray(_constant_basis(size, rows), dtype)
-  return _computed_basis(size, rows, dtype)
+    return jnp.asarray(_constant_basis(size, rows, places), dtype)
+  return _computed_basis(size, rows, dtype, places)
 
 
 def idct2(plane: jax.Array) -> jax.Array:

@@ -1,64 +1,24 @@
 """Coefficients to kernel, and back: W = C_Nᵀ S C_M with K entries of S stored.
 
-Shapes: kernel [N, M]; coefficients in the layout of their selection, K numbers;
-B blocks of R×C coefficients.
+Shapes: kernel [N, M]; coefficients in the layout of their selection, K numbers.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 from spectral_jax.core import dct
-from spectral_jax.core.basis import basis_rows
+from spectral_jax.core.gemm import kernel_by_gemm, place
+from spectral_jax.core.part import Part
 from spectral_jax.core.selection import Selection
 
 METHODS = ('auto', 'idctn', 'gemm', 'gemm_bf16')
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """One of equal parts of a kernel, as a device of several rebuilds it.
-
-  Attributes:
-    axis: 0 for some of its rows, 1 for some of its columns.
-    index: which part, an integer that may be traced.
-    count: how many parts there are; it divides the axis.
-  """
-
-  axis: int
-  index: jax.typing.ArrayLike
-  count: int
-
-  def cut(self, array: jax.Array, axis: int) -> jax.Array:
-    """This part of any array that is as long along an axis."""
-    size, rest = divmod(array.shape[axis], self.count)
-    if rest:
-      raise ValueError(
-        f'part: expected a count that divides {array.shape[axis]}, got '
-        f'{self.count}.'
-      )
-    return jax.lax.dynamic_slice_in_dim(array, self.index * size, size, axis)
-
-
-def _place(
-  coefficients: jax.Array, selection: Selection, shape: tuple[int, int]
-) -> jax.Array:
-  """Lays the K coefficients out on the first rows and columns of the plane."""
-  rows, columns = shape
-  i_K, j_K = divmod(selection.positions, selection.shape[1])
-  flat = jnp.zeros(rows * columns, coefficients.dtype)
-  flat = flat.at[i_K * columns + j_K].set(
-    coefficients.ravel(), unique_indices=True, mode='promise_in_bounds'
-  )
-  return flat.reshape(rows, columns)
 
 
 def plane_from_coefficients(
   coefficients: jax.Array, selection: Selection
 ) -> jax.Array:
   """Lays coefficients out on the plane [N, M], with zeros between them."""
-  return _place(coefficients, selection, selection.shape)
+  return place(coefficients, selection, selection.shape)
 
 
 def coefficients_from_plane(
@@ -73,52 +33,6 @@ def _by_idctn(
 ) -> jax.Array:
   kernel = dct.idct2(plane_from_coefficients(coefficients, selection))
   return kernel if part is None else part.cut(kernel, part.axis)
-
-
-def _product(
-  subscripts: str, left: jax.Array, right: jax.Array, in_bf16: bool
-) -> jax.Array:
-  """A product of float32 arrays, the factors maybe rounded, the sums not."""
-  if not in_bf16:
-    highest = jax.lax.Precision.HIGHEST
-    return jnp.einsum(subscripts, left, right, precision=highest)
-  return jnp.einsum(
-    subscripts,
-    left.astype(jnp.bfloat16),
-    right.astype(jnp.bfloat16),
-    preferred_element_type=left.dtype,
-  )
-
-
-def _by_gemm(
-  coefficients: jax.Array,
-  selection: Selection,
-  basis: str,
-  part: Part | None,
-  in_bf16: bool,
-) -> jax.Array:
-  """Two matrix products with the bases truncated to the stored frequencies."""
-  n, m = selection.shape
-  rows_BxR, columns_BxC = selection.frequencies
-  if selection.kind == 'strided':
-    block_BxRxC = coefficients
-  else:
-    box = (rows_BxR.size, columns_BxC.size)
-    block_BxRxC = _place(coefficients, selection, box)[None]
-  left_BxRxN = basis_rows(basis, n, rows_BxR, coefficients.dtype)
-  right_BxCxM = basis_rows(basis, m, columns_BxC, coefficients.dtype)
-  if part is not None and part.axis == 0:
-    left_BxRxN = part.cut(left_BxRxN, -1)
-  elif part is not None:
-    right_BxCxM = part.cut(right_BxCxM, -1)
-  # The order that costs fewer multiplications, given B·R·N·M against B·C·N·M
-  # for the second product.
-  (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
-  if r * (c + n) * m <= c * (r + m) * n:
-    half_BxRxM = _product('brc,bcm->brm', block_BxRxC, right_BxCxM, in_bf16)
-    return _product('brn,brm->nm', left_BxRxN, half_BxRxM, in_bf16)
-  half_BxNxC = _product('brn,brc->bnc', left_BxRxN, block_BxRxC, in_bf16)
-  return _product('bnc,bcm->nm', half_BxNxC, right_BxCxM, in_bf16)
 
 
 def _floats(name: str, values: jax.typing.ArrayLike) -> jax.Array:
@@ -142,10 +56,10 @@ def kernel_from_coefficients(
   Args:
     coefficients: array of shape `selection.layout`, K numbers.
     selection: the positions of the coefficients, and the kernel's shape [N, M].
-    method: `idctn` is the definition; `gemm` multiplies by truncated cosine
-      bases; `auto` takes the faster one, `gemm`. `gemm_bf16` rounds what it
-      multiplies to bfloat16, as a TPU does where it is asked for no more: for
-      models that compute in bfloat16 and round the kernel anyway.
+    method: `idctn` is the definition; `gemm` multiplies by cosine bases; `auto`
+      takes the faster one, `gemm`. `gemm_bf16` rounds what it multiplies to
+      bfloat16, as a TPU does where it is asked for no more: for models that
+      compute in bfloat16 and round the kernel anyway.
     basis: `dct`, or `orthonormal`: in place of the cosines, a random rotation
       of each side, a control that shows what the frequencies are worth.
     part: the rows or columns to rebuild; by default all.
@@ -180,7 +94,7 @@ def kernel_from_coefficients(
       )
     return _by_idctn(wide, selection, part).astype(coefficients.dtype)
   in_bf16 = method == 'gemm_bf16'
-  kernel = _by_gemm(wide, selection, basis, part, in_bf16)
+  kernel = kernel_by_gemm(wide, selection, basis, part, in_bf16)
   return kernel.astype(coefficients.dtype)
 
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spectral_jax.core.part import Part
 from spectral_jax.core.reconstruct import (
-  Part,
   coefficients_from_kernel,
   kernel_from_coefficients,
 )

@@ -26,7 +26,7 @@ def test_the_basis_equals_scipys_and_is_orthonormal(size: int) -> None:
 
 @pytest.mark.parametrize('size', [1, 2, 31])
 def test_the_in_graph_basis_equals_scipys(size: int) -> None:
-  basis = dct._computed_basis(size, np.arange(size), jnp.dtype('float32'))
+  basis = dct._computed_basis(size, np.arange(size), jnp.dtype('float32'), size)
   np.testing.assert_allclose(basis, scipy_basis(size), atol=1e-6)
 
 

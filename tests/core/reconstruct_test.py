@@ -9,8 +9,8 @@ import pytest
 import scipy.fft
 from jax.test_util import check_grads
 
+from spectral_jax.core.part import Part
 from spectral_jax.core.reconstruct import (
-  Part,
   coefficients_from_kernel,
   kernel_from_coefficients,
 )
@@ -29,6 +29,8 @@ SELECTIONS = [
   Selection('strided', (6, 9), 18, seed=1),
   Selection('strided', (96, 8), 96),
   Selection('strided', (8, 32), 128, seed=2),
+  Selection('strided', (8, 12), 24, seed=1),  # an odd offset
+  Selection('lowpass', (7, 9), 63),
 ]
 rebuild = jax.jit(kernel_from_coefficients, static_argnums=(1, 2))
 MIXED = [SELECTIONS[1], SELECTIONS[9]]  # one with a gather, one without

@@ -1,0 +1,188 @@
+"""The inverse 2D DCT by matrix products: W = Σ LᵀSR over blocks S.
+
+A cosine of even frequency is symmetric about the middle of its places, one of
+odd frequency antisymmetric. A block whose rows are all even or all odd, and
+whose columns are, is therefore known from a quarter of its kernel: the rest are
+reflections, maybe negative. Blocks that mix the two are split by their rows'
+and columns' parity, which halves both products; those of `strided` with an even
+stride mix nothing, so that the second product is a quarter.
+
+Shapes: kernel [N, M]; B blocks of R×C coefficients.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spectral_jax.core.basis import basis_rows
+from spectral_jax.core.part import Part
+from spectral_jax.core.selection import Selection
+
+
+class _Blocks(NamedTuple):
+  """Coefficients [B, R, C]; frequencies of rows [B, R] and columns [B, C]."""
+
+  coefficients: jax.Array
+  rows: np.ndarray
+  columns: np.ndarray
+
+
+# Of a block's rows, and of its columns: 0 for even frequencies, 1 for odd.
+_Parity = tuple[int, int]
+
+
+def place(
+  coefficients: jax.Array, selection: Selection, shape: tuple[int, int]
+) -> jax.Array:
+  """Lays the K coefficients out on the first rows and columns of the plane."""
+  rows, columns = shape
+  i_K, j_K = divmod(selection.positions, selection.shape[1])
+  flat = jnp.zeros(rows * columns, coefficients.dtype)
+  flat = flat.at[i_K * columns + j_K].set(
+    coefficients.ravel(), unique_indices=True, mode='promise_in_bounds'
+  )
+  return flat.reshape(rows, columns)
+
+
+def kernel_by_gemm(
+  coefficients: jax.Array,
+  selection: Selection,
+  basis: str,
+  part: Part | None,
+  in_bf16: bool,
+) -> jax.Array:
+  """Rebuilds a kernel [N, M], or a part of it, from float32 coefficients.
+
+  Args:
+    coefficients: in the layout of the selection.
+    selection: their positions.
+    basis: `dct` or `orthonormal`.
+    part: the rows or columns wanted; None for all.
+    in_bf16: whether to round factors to bfloat16; sums are never.
+  """
+  rows, columns = selection.frequencies
+  if selection.kind != 'strided':
+    box = (rows.size, columns.size)
+    coefficients = place(coefficients, selection, box)[None]
+  blocks = _Blocks(coefficients, rows, columns)
+  # Blocks of an odd stride mix parities, each in its own way.
+  foldable = basis == 'dct' and (len(rows) == 1 or len(rows) % 2 == 0)
+  folds = tuple(
+    foldable and (part is None or part.axis != axis) for axis in (0, 1)
+  )
+  pieces = {
+    parity: _sum_of_blocks(own, selection.shape, basis, part, in_bf16, folds)
+    for parity, own in _by_parity(blocks, folds).items()
+  }
+  return _unfold(pieces, selection.shape, folds)
+
+
+def _by_parity(
+  blocks: _Blocks, folds: Sequence[bool]
+) -> dict[_Parity, _Blocks]:
+  """Blocks by the parity of their frequencies, along the folded axes."""
+  coefficients, rows, columns = blocks
+  if not any(folds):
+    return {(0, 0): blocks}
+  if len(rows) > 1:  # of an even stride: a block's frequencies are alike
+    own = [
+      _Blocks(coefficients[p::2], rows[p::2], columns[p::2]) for p in (0, 1)
+    ]
+  else:
+    up, across = (
+      [slice(0, None, 2), slice(1, None, 2)] if fold else [slice(None)]
+      for fold in folds
+    )
+    own = [
+      _Blocks(coefficients[:, r, c], rows[:, r], columns[:, c])
+      for r in up
+      for c in across
+    ]
+  return {
+    (
+      int(folds[0] and b.rows[0, 0] % 2),
+      int(folds[1] and b.columns[0, 0] % 2),
+    ): b
+    for b in own
+    if b.coefficients.size
+  }
+
+
+def _sum_of_blocks(
+  blocks: _Blocks,
+  shape: tuple[int, int],
+  basis: str,
+  part: Part | None,
+  in_bf16: bool,
+  folds: Sequence[bool],
+) -> jax.Array:
+  """The kernel of blocks, or a part of it; of a folded axis the first half."""
+  block_BxRxC, *frequencies = blocks
+  left_BxRxN, right_BxCxM = (
+    basis_rows(
+      basis, size, rows, block_BxRxC.dtype, (size + 1) // 2 if fold else None
+    )
+    for size, rows, fold in zip(shape, frequencies, folds, strict=True)
+  )
+  if part is not None and part.axis == 0:
+    left_BxRxN = part.cut(left_BxRxN, -1)
+  elif part is not None:
+    right_BxCxM = part.cut(right_BxCxM, -1)
+  # The order that costs fewer multiplications, given B·R·N·M against B·C·N·M
+  # for the second product.
+  (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
+  if r * (c + n) * m <= c * (r + m) * n:
+    half_BxRxM = _product('brc,bcm->brm', block_BxRxC, right_BxCxM, in_bf16)
+    return _product('brn,brm->nm', left_BxRxN, half_BxRxM, in_bf16)
+  half_BxNxC = _product('brn,brc->bnc', left_BxRxN, block_BxRxC, in_bf16)
+  return _product('bnc,bcm->nm', half_BxNxC, right_BxCxM, in_bf16)
+
+
+def _unfold(
+  pieces: Mapping[_Parity, jax.Array],
+  shape: tuple[int, int],
+  folds: Sequence[bool],
+) -> jax.Array:
+  """The sum of pieces by parity, and of their reflections along folded axes."""
+
+  def added(below: bool, right: bool) -> jax.Array:
+    """Of one side of each fold, reflected back onto the first."""
+    total = None
+    for (p, q), piece in pieces.items():
+      negative = (below and p) != (right and q)
+      if total is None:
+        total = -piece if negative else piece
+      else:
+        total = total - piece if negative else total + piece
+    assert total is not None
+    return total
+
+  def across(below: bool) -> jax.Array:
+    left = added(below, right=False)
+    if not folds[1]:
+      return left
+    right = added(below, right=True)[:, : shape[1] // 2][:, ::-1]
+    return jnp.concatenate([left, right], axis=1)
+
+  if not folds[0]:
+    return across(below=False)
+  upper, lower = across(below=False), across(below=True)
+  return jnp.concatenate([upper, lower[: shape[0] // 2][::-1]])
+
+
+def _product(
+  subscripts: str, left: jax.Array, right: jax.Array, in_bf16: bool
+) -> jax.Array:
+  """A product of float32 arrays, the factors maybe rounded, the sums not."""
+  if not in_bf16:
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.einsum(subscripts, left, right, precision=highest)
+  return jnp.einsum(
+    subscripts,
+    left.astype(jnp.bfloat16),
+    right.astype(jnp.bfloat16),
+    preferred_element_type=left.dtype,
+  )
