@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
@@ -57,7 +57,8 @@ _DOCS = flags.DEFINE_string(
   'docs',
   None,
   'A Markdown file whose tables, each between <!-- table NAME --> and '
-  '<!-- end -->, are brought up to date; the files that it names go beside it.',
+  '<!-- end -->, are brought up to date; the files that it names go beside it. '
+  'The runs of the results.json beside it are not trained again.',
 )
 
 
@@ -133,13 +134,31 @@ def _plan(
   return list(runs.values())
 
 
+def _earlier() -> list[dict[str, Any]]:
+  """The runs that are told beside the document of --docs.
+
+  Raises:
+    UserError: if the file that tells them is damaged.
+  """
+  from spectral_jax.errors import UserError
+  from spectral_jax.training.workdir import read_json
+
+  path = Path(_DOCS.value or '').parent / 'results.json'
+  if not _DOCS.value or not path.exists():
+    return []
+  runs = read_json(path).get('runs')
+  if not isinstance(runs, list):
+    raise UserError(f'{path}: expected a list of runs; restore it.')
+  return runs
+
+
 def _report(tables: Sequence[Table], workdir: Path) -> None:
   """Writes results.json, tables.md, and the pictures of the tables."""
   from benchmarks import result_plots, results
   from spectral_jax.training.metrics import read_metrics
   from spectral_jax.training.workdir import write_text
 
-  collected = results.collect(workdir)
+  collected = results.collect(workdir, _earlier())
   write_text(workdir / 'results.json', json.dumps(collected, indent=2) + '\n')
   parts = []
   for table in {**TABLES, **{table.name: table for table in tables}}.values():
@@ -152,13 +171,16 @@ def _report(tables: Sequence[Table], workdir: Path) -> None:
       continue
     path = f'{workdir}/results-{table.name}'
     result_plots.draw_sizes(table, found, Path(f'{path}-sizes.png'))
-    logs = {
-      name: read_metrics(
-        workdir / 'runs' / f'{name}-{table.steps}' / f'seed-{score.seeds[0]}'
-      )
-      for name, score in found.items()
-    }
-    result_plots.draw_steps(table, found, logs, Path(f'{path}-steps.png'))
+    logs: dict[str, list[dict[str, float]]] = {}
+    for name, score in found.items():
+      of_row = workdir / 'runs' / f'{name}-{table.steps}'
+      folders = [of_row / f'seed-{seed}' for seed in score.seeds]
+      # Runs that are only told have left no log.
+      for folder in filter(Path.exists, folders):
+        logs.setdefault(name, read_metrics(folder))
+    if logs:
+      drawn = {name: found[name] for name in logs}
+      result_plots.draw_steps(table, drawn, logs, Path(f'{path}-steps.png'))
     if any(score.stable_rank is not None for score in found.values()):
       result_plots.draw_ranks(table, found, Path(f'{path}-ranks.png'))
 
@@ -168,7 +190,7 @@ def _write_docs(workdir: Path, docs: Path) -> None:
   from benchmarks import results
   from spectral_jax.training.workdir import write_text
 
-  collected = results.collect(workdir)
+  collected = results.collect(workdir, _earlier())
   tables = {
     name: results.markdown(table, collected) for name, table in TABLES.items()
   }
@@ -181,12 +203,16 @@ def _write_docs(workdir: Path, docs: Path) -> None:
 
 def _train(tables: Sequence[Table], runs: 'Sequence[Run]') -> bool:
   """Trains what is not finished yet; returns whether no run failed."""
+  from benchmarks.results import is_told
   from benchmarks.runs import train
   from spectral_jax.training.console import clock
   from spectral_jax.training.workdir import read_json
 
   workdir = Path(_WORKDIR.value).absolute()
-  waiting = [run for run in runs if not run.finished()]
+  earlier = _earlier()
+  waiting = [
+    run for run in runs if not (run.finished() or is_told(run, earlier))
+  ]
   done = len(runs) - len(waiting)
   failed = 0
   began = time.monotonic()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import ROWS, TABLES, Row, Table
-from benchmarks.runs import recipe
+from benchmarks.runs import Run, recipe
 from spectral_jax.errors import UserError
 from spectral_jax.training.workdir import (
   FREE,
@@ -61,8 +61,13 @@ class Scores:
     return math.exp(self.loss)
 
 
-def collect(workdir: Path) -> dict[str, Any]:
+def collect(
+  workdir: Path, earlier: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
   """The finished runs in a benchmark's workdir, as JSON can hold them.
+
+  With them stand `earlier` runs, whose folders need not be there any more; one
+  that was trained again is told as it went in the workdir.
 
   Each has the `row`, `seed`, `steps` and `tokens` it was trained with, the
   `flags` that make its recipe of configs/paper.py:dense, and, where the run
@@ -72,9 +77,24 @@ def collect(workdir: Path) -> dict[str, Any]:
     UserError: for a file that is damaged.
   """
   folders = [path.parent for path in workdir.glob('runs/*/seed-*/summary.json')]
-  runs = [_result(folder) for folder in folders]
-  runs.sort(key=lambda run: (run['row'], run['steps'], run['seed']))
-  return {'runs': runs}
+  runs = {
+    _key(run): dict(run)
+    for run in (*earlier, *(_result(folder) for folder in folders))
+  }
+  return {'runs': [runs[key] for key in sorted(runs)]}
+
+
+def _key(run: Mapping[str, Any]) -> tuple[str, int, int]:
+  return run['row'], run['steps'], run['seed']
+
+
+def is_told(run: Run, earlier: Iterable[Mapping[str, Any]]) -> bool:
+  """Whether a run, of this very recipe, is among `earlier` ones."""
+  for told in earlier:
+    if _key(told) == (run.row.name, run.steps, run.seed):
+      wanted = recipe(run.row.base, (*run.row.flags, *run.flags))
+      return not _differing(recipe('dense', told['flags']), wanted)
+  return False
 
 
 def _result(folder: Path) -> dict[str, Any]:

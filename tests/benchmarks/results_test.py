@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from benchmarks import results
 from benchmarks.result_plots import draw_ranks, draw_sizes, draw_steps
 from benchmarks.rows import ROWS, TABLES, Reported, Table
-from benchmarks.runs import recipe
+from benchmarks.runs import Run, recipe
 from configs import paper
 from spectral_jax.errors import UserError
 from spectral_jax.models.transformer import Transformer
@@ -71,6 +71,18 @@ RESULTS = {
     _run('random-nm2', 0, 3.0),
   ]
 }
+
+
+def test_a_told_run_is_of_the_same_recipe(tmp_path: Path) -> None:
+  def told(row: str, seed: int, steps: int, *flags: str) -> bool:
+    run = Run(ROWS[row], steps, seed, flags, tmp_path)
+    return results.is_told(run, RESULTS['runs'])
+
+  assert told('lowpass-nm2', 1, 2000, '--config.data.path=elsewhere.txt')
+  assert not told('lowpass-nm2', 1, 500)
+  assert not told('lowpass-nm2', 3, 2000)
+  assert not told('lowpass-nm4', 1, 2000)
+  assert not told('lowpass-nm2', 1, 2000, '--config.model.width=64')
 
 
 def _settings(row: str) -> Settings:
