@@ -8,7 +8,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 
 from spectral_jax.core.dct import dct_basis
 from spectral_jax.core.hashing import mix
@@ -19,6 +18,8 @@ LARGEST_RANDOM = 4096
 
 @functools.lru_cache(maxsize=16)
 def _random_basis(size: int) -> np.ndarray:
+  import scipy.special  # here, since it is slow to import and seldom wanted
+
   # Gaussian numbers from a hash, for NumPy promises no stream; the Q of a
   # Gaussian matrix is uniform over rotations once R's diagonal is positive.
   numbers = mix(np.arange(size * size, dtype=np.uint64) + np.uint64(size << 32))

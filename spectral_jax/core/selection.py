@@ -9,7 +9,6 @@ import functools
 import numbers
 
 import numpy as np
-import scipy.sparse
 
 from spectral_jax.core.hashing import mix
 
@@ -154,6 +153,8 @@ class Selection:
     The DCT is orthonormal, so the rank is that of the plane: at most the
     largest number of positions of which no two share a row or a column.
     """
+    import scipy.sparse  # here, since it is slow to import and seldom wanted
+
     i_K, j_K = np.unravel_index(self.positions, self.shape)
     pattern = scipy.sparse.csr_array(
       (np.ones(self.count, np.int8), (i_K, j_K)), shape=self.shape

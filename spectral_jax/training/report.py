@@ -13,11 +13,9 @@ from spectral_jax.errors import UserError
 from spectral_jax.models.generate import generate
 from spectral_jax.training import console, processes, workdir
 from spectral_jax.training.experiment import Experiment, Score
-from spectral_jax.training.loss_picture import draw_loss
 from spectral_jax.training.machine import machine_facts
 from spectral_jax.training.settings import Sampling
 from spectral_jax.training.spectra import magnitudes, stable_ranks
-from spectral_jax.training.spectra_picture import draw_spectra
 
 _WRITTEN = (
   'checkpoints',
@@ -120,6 +118,10 @@ def draw(
   directory: Path,
 ) -> None:
   """Draws loss.png and spectra.png; all processes call it, the first draws."""
+  # Imported here: Matplotlib is a fifth of the time that a command starts in.
+  from spectral_jax.training.loss_picture import draw_loss
+  from spectral_jax.training.spectra_picture import draw_spectra
+
   settings = experiment.settings
   initial = processes.on_host(experiment.init_state().params)
   params = processes.on_host(params)
