@@ -68,8 +68,7 @@ def kernel_by_gemm(
     box = (rows.size, columns.size)
     coefficients = place(coefficients, selection, box)[None]
   blocks = _Blocks(coefficients, rows, columns)
-  # Blocks of an odd stride mix parities, each in its own way.
-  foldable = basis == 'dct' and (len(rows) == 1 or len(rows) % 2 == 0)
+  foldable = _foldable(selection, basis)
   folds = tuple(
     foldable and (part is None or part.axis != axis) for axis in (0, 1)
   )
@@ -78,6 +77,38 @@ def kernel_by_gemm(
     for parity, own in _by_parity(blocks, folds).items()
   }
   return _unfold(pieces, selection.shape, folds)
+
+
+def multiplications(selection: Selection, basis: str = 'dct') -> int:
+  """How many the products of `kernel_by_gemm` take, for a whole kernel."""
+  (b, r), (_, c) = (f.shape for f in selection.frequencies)
+  n, m = selection.shape
+  if not _foldable(selection, basis):
+    return b * min(_columns_first(r, c, n, m), _columns_first(c, r, m, n))
+  n, m = (n + 1) // 2, (m + 1) // 2
+  pieces = [(r, c)] * b
+  if b == 1:
+    pieces = [
+      (p, q) for p in (r - r // 2, r // 2) for q in (c - c // 2, c // 2)
+    ]
+  return sum(
+    min(_columns_first(r, c, n, m), _columns_first(c, r, m, n))
+    for r, c in pieces
+  )
+
+
+def _columns_first(r: int, c: int, n: int, m: int) -> int:
+  """Multiplications of Lᵀ (S R); of (LᵀS) R with rows for columns."""
+  return r * (c + n) * m
+
+
+def _foldable(selection: Selection, basis: str) -> bool:
+  """Whether each block, or each part of the only one, has one parity.
+
+  Blocks of an odd stride mix parities, each in its own way.
+  """
+  blocks = len(selection.frequencies[0])
+  return basis == 'dct' and (blocks == 1 or blocks % 2 == 0)
 
 
 def _by_parity(
@@ -131,10 +162,8 @@ def _sum_of_blocks(
     left_BxRxN = part.cut(left_BxRxN, -1)
   elif part is not None:
     right_BxCxM = part.cut(right_BxCxM, -1)
-  # The order that costs fewer multiplications, given B·R·N·M against B·C·N·M
-  # for the second product.
   (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
-  if r * (c + n) * m <= c * (r + m) * n:
+  if _columns_first(r, c, n, m) <= _columns_first(c, r, m, n):
     half_BxRxM = _product('brc,bcm->brm', block_BxRxC, right_BxCxM, in_bf16)
     return _product('brn,brm->nm', left_BxRxN, half_BxRxM, in_bf16)
   half_BxNxC = _product('brn,brc->bnc', left_BxRxN, block_BxRxC, in_bf16)

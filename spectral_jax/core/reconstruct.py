@@ -6,12 +6,18 @@ Shapes: kernel [N, M]; coefficients in the layout of their selection, K numbers.
 import jax
 import jax.numpy as jnp
 
-from spectral_jax.core import dct
+from spectral_jax.core.dct import idct2
+from spectral_jax.core.fast_dct import fast_idct2
 from spectral_jax.core.gemm import kernel_by_gemm, place
 from spectral_jax.core.part import Part
+from spectral_jax.core.plan import plan
 from spectral_jax.core.selection import Selection
 
-METHODS = ('auto', 'idctn', 'gemm', 'gemm_bf16')
+# Ways to a kernel, and all ways to a layer's outputs: `factored` builds none.
+KERNEL_METHODS = ('auto', 'idctn', 'gemm', 'gemm_bf16', 'fft')
+METHODS = (*KERNEL_METHODS, 'factored')
+# The basis of the others can also be `orthonormal`.
+DCT_METHODS = ('idctn', 'fft', 'factored')
 
 
 def plane_from_coefficients(
@@ -28,11 +34,12 @@ def coefficients_from_plane(
   return plane.ravel()[selection.positions].reshape(selection.layout)
 
 
-def _by_idctn(
-  coefficients: jax.Array, selection: Selection, part: Part | None
-) -> jax.Array:
-  kernel = dct.idct2(plane_from_coefficients(coefficients, selection))
-  return kernel if part is None else part.cut(kernel, part.axis)
+def check_basis(method: str, basis: str) -> None:
+  """Raises ValueError for a method that has no basis but `dct`."""
+  if method in DCT_METHODS and basis != 'dct':
+    raise ValueError(
+      f"method: {method!r} has no basis but 'dct', got {basis!r}; take 'gemm'."
+    )
 
 
 def _floats(name: str, values: jax.typing.ArrayLike) -> jax.Array:
@@ -56,10 +63,11 @@ def kernel_from_coefficients(
   Args:
     coefficients: array of shape `selection.layout`, K numbers.
     selection: the positions of the coefficients, and the kernel's shape [N, M].
-    method: `idctn` is the definition; `gemm` multiplies by cosine bases; `auto`
-      takes the faster one, `gemm`. `gemm_bf16` rounds what it multiplies to
-      bfloat16, as a TPU does where it is asked for no more: for models that
-      compute in bfloat16 and round the kernel anyway.
+    method: `idctn` is the definition; `gemm` multiplies by cosine bases; `fft`
+      transforms the plane by one real FFT; `auto` takes the cheaper of these
+      two, see `plan`. `gemm_bf16` rounds what it multiplies to bfloat16, as a
+      TPU does where it is asked for no more: for models that compute in
+      bfloat16 and round the kernel anyway.
     basis: `dct`, or `orthonormal`: in place of the cosines, a random rotation
       of each side, a control that shows what the frequencies are worth.
     part: the rows or columns to rebuild; by default all.
@@ -76,10 +84,11 @@ def kernel_from_coefficients(
     >>> kernel_from_coefficients(jnp.ones(selection.layout), selection).shape
     (6, 8)
   """
-  if method not in METHODS:
+  if method not in KERNEL_METHODS:
     raise ValueError(
-      f'method: expected one of {", ".join(METHODS)}, got {method!r}.'
+      f'method: expected one of {", ".join(KERNEL_METHODS)}, got {method!r}.'
     )
+  check_basis(method, basis)
   coefficients = _floats('coefficients', coefficients)
   if coefficients.shape != selection.layout:
     raise ValueError(
@@ -87,12 +96,14 @@ def kernel_from_coefficients(
       f'{coefficients.shape}.'
     )
   wide = coefficients.astype(jnp.promote_types(coefficients.dtype, jnp.float32))
-  if method == 'idctn':
-    if basis != 'dct':
-      raise ValueError(
-        f"method: 'idctn' has no basis but 'dct', got {basis!r}."
-      )
-    return _by_idctn(wide, selection, part).astype(coefficients.dtype)
+  if method == 'auto':
+    # A part is not what an FFT gives.
+    method = 'gemm' if part else plan(selection, basis=basis).method
+  if method in ('idctn', 'fft'):
+    plane = plane_from_coefficients(wide, selection)
+    kernel = idct2(plane) if method == 'idctn' else fast_idct2(plane)
+    kernel = kernel if part is None else part.cut(kernel, part.axis)
+    return kernel.astype(coefficients.dtype)
   in_bf16 = method == 'gemm_bf16'
   kernel = kernel_by_gemm(wide, selection, basis, part, in_bf16)
   return kernel.astype(coefficients.dtype)

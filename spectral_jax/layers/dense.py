@@ -46,8 +46,10 @@ class SpectralDense(nn.Module):
       `block` (see `Selection`). Give each layer its own `seed` with the first
       three.
     seed: draws the positions.
-    method: how the kernel is rebuilt: `auto`, `idctn` (the definition), `gemm`
-      or `gemm_bf16`.
+    method: how the kernel is rebuilt: `idctn` (the definition), `gemm`, `fft`
+      or `gemm_bf16`; or `factored`, which transforms inputs and outputs and
+      builds no kernel. `auto` takes the cheapest for the layer's shapes, its
+      number of tokens and the platform, see `plan`.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Raises:
@@ -94,21 +96,28 @@ class SpectralDense(nn.Module):
       stored.layout,
       self.param_dtype,
     )
-    kernel = stored.rebuild(coefficients, self.method)
+    own_product = self.dot_general or self.dot_general_cls
+    weights, factored = stored.weights(
+      coefficients,
+      self.method,
+      inputs,
+      self.dtype,
+      wants_kernel=own_product is not None,
+    )
     bias = None
     if self.use_bias:
       bias = self.param(
         'bias', self.bias_init, (self.features,), self.param_dtype
       )
-    inputs, kernel, bias = self.promote_dtype(
-      inputs, kernel, bias, dtype=self.dtype
+    inputs, weights, bias = self.promote_dtype(
+      inputs, weights, bias, dtype=self.dtype
     )
     return contract(
       inputs,
-      kernel,
+      weights,
       bias,
       axis=(inputs.ndim - 1,),
-      dot_general=self.dot_general,
+      dot_general=factored or self.dot_general,
       dot_general_cls=self.dot_general_cls,
       precision=self.precision,
     )

@@ -47,8 +47,7 @@ class SpectralDenseGeneral(nn.Module):
     keep: the fraction of N·M to store (float, 0 < keep ≤ 1), or K (int).
     selection: which coefficients, see `Selection`.
     seed: draws the positions.
-    method: how the kernel is rebuilt: `auto`, `idctn` (the definition), `gemm`
-      or `gemm_bf16`.
+    method: how the kernel is rebuilt, or that it is not, see `SpectralDense`.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Raises:
@@ -118,7 +117,14 @@ class SpectralDenseGeneral(nn.Module):
       stored.layout,
       self.param_dtype,
     )
-    kernel = stored.rebuild(coefficients, self.method)
+    own_product = self.dot_general or self.dot_general_cls
+    weights, factored = stored.weights(
+      coefficients,
+      self.method,
+      inputs,
+      self.dtype,
+      wants_kernel=own_product is not None,
+    )
     bias = None
     if self.use_bias:
 
@@ -129,16 +135,16 @@ class SpectralDenseGeneral(nn.Module):
       bias = self.param(
         'bias', flat_bias_init, (*stack, *features), self.param_dtype
       )
-    inputs, kernel, bias = self.promote_dtype(
-      inputs, kernel, bias, dtype=self.dtype
+    inputs, weights, bias = self.promote_dtype(
+      inputs, weights, bias, dtype=self.dtype
     )
     return contract(
       inputs,
-      kernel,
+      weights,
       bias,
       axis=axis,
       batch=batch,
-      dot_general=self.dot_general,
+      dot_general=factored or self.dot_general,
       dot_general_cls=self.dot_general_cls,
       precision=self.precision,
     )

@@ -7,7 +7,7 @@ from flax.typing import Dtype
 
 from spectral_jax.core.basis import BASES, LARGEST_RANDOM
 from spectral_jax.core.dct import LARGEST_SIZE
-from spectral_jax.core.reconstruct import METHODS
+from spectral_jax.core.reconstruct import METHODS, check_basis
 from spectral_jax.core.selection import KINDS, Selection
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.initializers import Initializer
@@ -25,7 +25,7 @@ class LinearConfig:
     keep: spectral: the fraction of N·M coefficients stored, 0 < keep ≤ 1 (here
       always a fraction: the layers differ in size).
     selection: spectral: which ones, see `Selection`.
-    method: spectral: how the kernel is rebuilt, see `kernel_from_coefficients`.
+    method: spectral: how the kernel is rebuilt, if it is, see `SpectralDense`.
     basis: spectral: `dct`, or `orthonormal`, a random rotation.
     rank: low_rank: the inner size.
 
@@ -52,11 +52,7 @@ class LinearConfig:
         raise ValueError(
           f'{field}: expected one of {", ".join(choices)}, got {value!r}.'
         )
-    if self.method == 'idctn' and self.basis != 'dct':
-      raise ValueError(
-        f"method: 'idctn' has no basis but 'dct', got {self.basis!r}; take "
-        "'gemm'."
-      )
+    check_basis(self.method, self.basis)
     number = isinstance(self.keep, float | int) and self.keep is not True
     if not number or not 0 < self.keep <= 1:
       raise ValueError(

@@ -75,8 +75,7 @@ class SpectralLinearGeneral(nnx.Module):
     keep: the fraction of N·M to store (float, 0 < keep ≤ 1), or K (int).
     selection: which coefficients, see `Selection`.
     seed: draws the positions; give each layer its own.
-    method: how the kernel is rebuilt: `auto`, `idctn` (the definition), `gemm`
-      or `gemm_bf16`.
+    method: how the kernel is rebuilt, or that it is not, see `SpectralDense`.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Attributes:
@@ -166,7 +165,10 @@ class SpectralLinearGeneral(nnx.Module):
     init = coefficients_init(raw_kernel_init, self.stored)
     coefficients = init(rngs.params(), self.stored.layout, param_dtype)
     # Only traced: a method that cannot be is refused now, not when called.
-    jax.eval_shape(lambda c: self.stored.rebuild(c, method), coefficients)
+    jax.eval_shape(
+      lambda c: self.stored.weights(c, method, jnp.zeros(matrix[:1]))[0],
+      coefficients,
+    )
     self.coefficients = nnx.Param(
       coefficients, **without_axis_names(kernel_metadata)
     )
@@ -183,10 +185,19 @@ class SpectralLinearGeneral(nnx.Module):
 
   def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
     """Maps [*B, …, *I] to [*B, …, *O], sharded so, I being at `axis`."""
-    kernel = self.stored.rebuild(self.coefficients[...], self.method)
+    usual = self.dot_general in (None, jax.lax.dot_general)
+    weights, factored = self.stored.weights(
+      self.coefficients[...],
+      self.method,
+      inputs,
+      self.dtype,
+      wants_kernel=not usual
+      or self.dot_general_cls is not None
+      or out_sharding is not None,
+    )
     bias = None if self.bias is None else self.bias[...]
-    inputs, kernel, bias = self.promote_dtype(
-      (inputs, kernel, bias), dtype=self.dtype
+    inputs, weights, bias = self.promote_dtype(
+      (inputs, weights, bias), dtype=self.dtype
     )
     # Given only when asked for: someone's own product may not know it.
     preferred = {}
@@ -194,11 +205,11 @@ class SpectralLinearGeneral(nnx.Module):
       preferred['preferred_element_type'] = self.preferred_element_type
     return contract(
       inputs,
-      kernel,
+      weights,
       bias,
       axis=counted_from_front(self.axis, inputs.ndim),
       batch=counted_from_front(tuple(self.batch_axis), inputs.ndim),
-      dot_general=self.dot_general,
+      dot_general=factored or self.dot_general,
       dot_general_cls=self.dot_general_cls,
       precision=self.precision,
       out_sharding=out_sharding,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from spectral_jax.core.basis import BASES
-from spectral_jax.core.reconstruct import METHODS
+from spectral_jax.core.reconstruct import METHODS, check_basis
 from spectral_jax.core.selection import KINDS, Selection
 
 
@@ -26,7 +26,7 @@ class Rule:
     selection: which coefficients, see `Selection`.
     seed: draws the positions, together with the path: each layer has its own
       seed, but the layers of a scanned stack share a path.
-    method: how the kernel is rebuilt, see `kernel_from_coefficients`.
+    method: how the kernel is rebuilt, if it is, see `SpectralDense`.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
     shape: (N, M) of the matrix that a kernel of more than two axes flattens to.
       Only for `match_layers`, which has no model to ask.
@@ -68,11 +68,7 @@ class Rule:
     if self.keep is not None:
       # A fraction is checked here, a count against each layer's kernel.
       Selection.of('random', (2**15, 2**15), self.keep)
-    if self.method == 'idctn' and self.basis != 'dct':
-      raise ValueError(
-        f"method: 'idctn' has no basis but 'dct', got {self.basis!r}; take "
-        "'gemm'."
-      )
+    check_basis(self.method, self.basis)
     if self.shape is not None:
       sizes = tuple(self.shape)  # a list could not be hashed
       if len(sizes) != 2 or min(sizes) < 1:

@@ -9,13 +9,17 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spectral_jax.core.factored import factored_product
 from spectral_jax.core.part import Part
+from spectral_jax.core.plan import plan
 from spectral_jax.core.reconstruct import (
+  check_basis,
   coefficients_from_kernel,
   kernel_from_coefficients,
 )
@@ -168,7 +172,8 @@ class SpectralKernel:
 
     Args:
       coefficients: [*layout].
-      method: see `kernel_from_coefficients`.
+      method: see `kernel_from_coefficients`; `factored`, which builds none,
+        stands for `auto` where a kernel is wanted all the same.
       part: of each kernel, which must then be a matrix in the tree too.
 
     Raises:
@@ -179,6 +184,8 @@ class SpectralKernel:
         f'coefficients: expected shape {self.layout}, got {coefficients.shape}.'
       )
 
+    method = 'auto' if method == 'factored' else method
+
     def rebuild(coefficients: jax.Array) -> jax.Array:
       kernel = kernel_from_coefficients(
         coefficients, self.selection, method, self.basis, part
@@ -188,3 +195,71 @@ class SpectralKernel:
     return _map_stack(
       rebuild, coefficients, self._coefficient_stack, self.stack
     )
+
+  def weights(
+    self,
+    coefficients: jax.Array,
+    method: str,
+    inputs: jax.Array,
+    dtype: Any = None,
+    *,
+    wants_kernel: bool = False,
+  ) -> tuple[jax.Array, Any]:
+    """What meets a layer's inputs: the kernel, or the coefficients themselves.
+
+    Args:
+      coefficients: [*layout].
+      method: see `SpectralDense`.
+      inputs: of the layer; only their shape and dtype matter.
+      dtype: of the layer's computation; None for that of the inputs.
+      wants_kernel: whether the layer's product is somebody's own.
+
+    Returns:
+      The kernel and None, or the coefficients and what is then to take the
+      place of `jax.lax.dot_general`.
+
+    Raises:
+      ValueError: for `factored` where a kernel is wanted.
+    """
+    wants_kernel = wants_kernel or bool(self.stack)
+    if method == 'factored' and wants_kernel:
+      raise ValueError(
+        "method: 'factored' builds no kernel, which a stack of them or a "
+        "dot_general of one's own wants; take 'auto'."
+      )
+    if method == 'auto' and not wants_kernel:
+      tokens = inputs.size // self.selection.shape[0]
+      method = plan(
+        self.selection, tokens, basis=self.basis, dtype=dtype or inputs.dtype
+      ).method
+    if method != 'factored':
+      return self.rebuild(coefficients, method), None
+    check_basis(method, self.basis)
+    if coefficients.shape != self.layout:
+      raise ValueError(
+        f'coefficients: expected shape {self.layout}, got {coefficients.shape}.'
+      )
+    return coefficients, self._factored_dot_general
+
+  def _factored_dot_general(
+    self,
+    inputs: jax.Array,
+    coefficients: jax.Array,
+    dimensions: Any,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
+  ) -> jax.Array:
+    """`jax.lax.dot_general` of inputs and the kernel of coefficients."""
+    del out_sharding  # None: else the layer wants a kernel
+    (axis, _), _ = dimensions
+    n, _ = self.selection.shape
+    rest = tuple(a for a in range(inputs.ndim) if a not in axis)
+    inputs_TxN = jnp.transpose(inputs, (*rest, *axis)).reshape(-1, n)
+    outputs_TxM = factored_product(
+      inputs_TxN, coefficients, self.selection, precision
+    )
+    outputs = outputs_TxM.reshape(
+      *(inputs.shape[a] for a in rest), *self.shape[len(axis) :]
+    )
+    return outputs.astype(preferred_element_type or outputs.dtype)

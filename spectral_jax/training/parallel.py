@@ -22,6 +22,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.sharding import Mesh, PartitionSpec
 
 from spectral_jax.core.part import Part
+from spectral_jax.core.plan import planned_for
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.low_rank import LowRankDense
 from spectral_jax.layers.product import contract
@@ -97,7 +98,7 @@ def on_mesh(
     finally:
       inside = False
 
-  with nn.intercept_methods(local):
+  with planned_for(_platform(mesh)), nn.intercept_methods(local):
     yield
 
 
@@ -159,13 +160,20 @@ def gather_all(
       whole[renamed(keys)] = jnp.expand_dims(leaf, keys.count(SCANNED))
     return whole
 
-  gathered = jax.shard_map(
-    local,
-    mesh=mesh,
-    in_specs=({keys: specs[keys] for keys in stored},),
-    out_specs={renamed(keys): spec(keys) for keys in stored},
-  )(stored)
+  with planned_for(_platform(mesh)):
+    gathered = jax.shard_map(
+      local,
+      mesh=mesh,
+      in_specs=({keys: specs[keys] for keys in stored},),
+      out_specs={renamed(keys): spec(keys) for keys in stored},
+    )(stored)
   return traverse_util.unflatten_dict(loose | gathered)
+
+
+def _platform(mesh: Mesh) -> str:
+  """Of the devices, which need not be those of this machine."""
+  platform: str = mesh.devices.flat[0].platform
+  return platform
 
 
 def _split_axis(layer: str, mesh: Mesh) -> int | None:

@@ -63,6 +63,7 @@ def relative_error(got: jax.Array, expected: np.ndarray) -> float:
   ('method', 'selection'),
   [('gemm', selection) for selection in SELECTIONS]
   + [('idctn', SELECTIONS[i]) for i in (0, 4, 6, 9)]
+  + [('fft', SELECTIONS[i]) for i in (0, 1, 3, 5, 6, 9, 10, 12)]
   + [('auto', SELECTIONS[i]) for i in (2, 11)],
   ids=lambda x: x if isinstance(x, str) else f'{x.kind}-{x.shape}',
 )
@@ -118,7 +119,12 @@ def test_projection_is_the_best_approximation(selection: Selection) -> None:
 
 @pytest.mark.parametrize(
   ('method', 'dtype'),
-  [('idctn', 'bfloat16'), ('gemm', 'bfloat16'), ('gemm', 'float16')],
+  [
+    ('idctn', 'bfloat16'),
+    ('fft', 'bfloat16'),
+    ('gemm', 'bfloat16'),
+    ('gemm', 'float16'),
+  ],
 )
 def test_narrow_coefficients_are_rebuilt_in_float32(
   method: str, dtype: str
@@ -135,7 +141,7 @@ def test_narrow_coefficients_are_rebuilt_in_float32(
   )
 
 
-@pytest.mark.parametrize('method', ['idctn', 'gemm'])
+@pytest.mark.parametrize('method', ['idctn', 'fft', 'gemm'])
 def test_float64_coefficients_are_rebuilt_in_float64(method: str) -> None:
   selection = SELECTIONS[9]
   with jax.enable_x64(True):
@@ -148,7 +154,12 @@ def test_float64_coefficients_are_rebuilt_in_float64(method: str) -> None:
 
 @pytest.mark.parametrize(
   ('method', 'selection'),
-  [('gemm', MIXED[0]), ('gemm', MIXED[1]), ('idctn', MIXED[0])],
+  [
+    ('gemm', MIXED[0]),
+    ('gemm', MIXED[1]),
+    ('idctn', MIXED[0]),
+    ('fft', MIXED[0]),
+  ],
   ids=lambda x: x if isinstance(x, str) else x.kind,
 )
 def test_derivatives_equal_numerical_ones(
@@ -164,7 +175,12 @@ def test_derivatives_equal_numerical_ones(
 
 @pytest.mark.parametrize(
   ('method', 'selection'),
-  [('gemm', MIXED[0]), ('gemm', MIXED[1]), ('idctn', MIXED[1])],
+  [
+    ('gemm', MIXED[0]),
+    ('gemm', MIXED[1]),
+    ('idctn', MIXED[1]),
+    ('fft', MIXED[1]),
+  ],
   ids=lambda x: x if isinstance(x, str) else x.kind,
 )
 def test_a_batch_of_kernels_by_vmap(method: str, selection: Selection) -> None:
@@ -190,6 +206,15 @@ def test_large_bases_in_the_graph() -> None:
   assert relative_error(kernel, scipy_kernel(coefficients, selection)) < 1e-5
 
 
+@pytest.mark.parametrize('method', ['idctn', 'fft'])
+def test_what_has_no_other_basis_says_so(method: str) -> None:
+  selection = Selection('lowpass', (4, 6), 12)
+  with pytest.raises(
+    ValueError, match=rf"^method: '{method}' has no basis but"
+  ):
+    kernel_from_coefficients(jnp.zeros(12), selection, method, 'orthonormal')
+
+
 def test_wrong_arguments_raise() -> None:
   selection = Selection('strided', (4, 6), 12)
   coefficients = jnp.zeros((2, 2, 3))
@@ -199,10 +224,10 @@ def test_wrong_arguments_raise() -> None:
     kernel_from_coefficients(coefficients.ravel(), selection)
   with pytest.raises(ValueError, match=r'^kernel: .*\(4, 6\), got \(6, 4\)'):
     coefficients_from_kernel(jnp.zeros((6, 4)), selection)
-  with pytest.raises(ValueError, match=r"^method: .*gemm_bf16, got 'fft'"):
-    kernel_from_coefficients(coefficients, selection, 'fft')
-  with pytest.raises(ValueError, match=r"^method: .*gemm_bf16, got 'fft'"):
-    coefficients_from_kernel(jnp.zeros((4, 6)), selection, 'fft')
+  with pytest.raises(ValueError, match=r"^method: .*fft, got 'fast'"):
+    kernel_from_coefficients(coefficients, selection, 'fast')
+  with pytest.raises(ValueError, match=r"^method: .*fft, got 'fast'"):
+    coefficients_from_kernel(jnp.zeros((4, 6)), selection, 'fast')
 
 
 def test_whole_numbers_are_refused_and_numpy_is_taken() -> None:

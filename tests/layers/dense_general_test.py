@@ -49,6 +49,14 @@ def test_full_k_equals_dense_general(
   np.testing.assert_allclose(
     layer.apply(projected, x), dense.apply(variables, x), atol=1e-5
   )
+  factored = layer.clone(method='factored')
+  if 'batch_dims' in arguments:
+    with pytest.raises(ValueError, match=r'^method: .* stack of them'):
+      factored.apply(projected, x)
+  else:
+    np.testing.assert_allclose(
+      factored.apply(projected, x), dense.apply(variables, x), atol=1e-5
+    )
 
 
 def test_full_k_draws_the_kernel_that_dense_general_draws() -> None:

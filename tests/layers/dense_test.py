@@ -70,7 +70,14 @@ def test_full_k_equals_dense_forward_and_backward(
 
 
 @pytest.mark.parametrize(
-  ('kind', 'method'), [*((kind, 'gemm') for kind in KINDS), ('random', 'idctn')]
+  ('kind', 'method'),
+  [
+    *((kind, 'gemm') for kind in KINDS),
+    ('random', 'idctn'),
+    ('band', 'fft'),
+    ('strided', 'factored'),
+    ('block', 'factored'),
+  ],
 )
 def test_the_gradient_is_the_dct_of_the_dense_gradient(
   kind: str, method: str
@@ -254,6 +261,12 @@ def test_the_product_can_be_replaced(field: str) -> None:
   assert seen == [((N, M), 'highest')]
 
 
+def test_a_product_of_one_s_own_gets_a_kernel() -> None:
+  layer = SpectralDense(M, method='factored', dot_general=jax.lax.dot_general)
+  with pytest.raises(ValueError, match=r"^method: 'factored' builds no kernel"):
+    layer.init(jax.random.key(0), draw(5, N))
+
+
 def test_the_promotion_can_be_replaced() -> None:
   def promote(*arrays: jax.Array, dtype: Any) -> list[jax.Array]:
     assert dtype is None
@@ -271,7 +284,7 @@ def test_the_promotion_can_be_replaced() -> None:
     ({'keep': 97}, '^keep: expected 1 to 96 coefficients of a 12×8 kernel'),
     ({'keep': 0.3, 'selection': 'strided'}, '^keep: a strided selection'),
     ({'selection': 'zigzag'}, "^selection: expected one of .*, got 'zigzag'"),
-    ({'method': 'fft'}, "^method: expected one of .*, got 'fft'"),
+    ({'method': 'fast'}, "^method: expected one of .*, got 'fast'"),
   ],
 )
 def test_impossible_fields_raise(fields: dict[str, Any], message: str) -> None:

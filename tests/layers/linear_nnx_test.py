@@ -96,6 +96,7 @@ def test_the_arguments_are_nnxs_and_then_ours(ours: Any, theirs: Any) -> None:
   [
     *((kind, 'auto', True) for kind in KINDS),
     ('band', 'idctn', True),
+    ('strided', 'factored', True),
     ('random', 'gemm', False),
   ],
 )
@@ -314,7 +315,7 @@ def test_names_of_axes_stay_with_the_bias_alone(layer: Any) -> None:
       '^keep: a strided selection',
     ),
     (SpectralLinear, {'selection': 'zigzag'}, '^selection: expected one of'),
-    (SpectralLinear, {'method': 'fft'}, '^method: expected one of'),
+    (SpectralLinear, {'method': 'fast'}, '^method: expected one of'),
     (SpectralLinear, {'basis': 'sine'}, '^basis: expected one of'),
     (
       SpectralLinear,

@@ -66,7 +66,7 @@ def test_it_selects_what_its_layer_stores() -> None:
   [
     ({'kind': 'sparse'}, "^kind: expected one of dense, .*, got 'sparse'"),
     ({'selection': 'zigzag'}, "^selection: expected one of .* got 'zigzag'"),
-    ({'method': 'fft'}, "^method: expected one of auto, .* got 'fft'"),
+    ({'method': 'fast'}, "^method: expected one of auto, .* got 'fast'"),
     ({'keep': 0}, '^keep: expected a fraction above 0 .*, got 0'),
     ({'keep': 1.5}, '^keep: expected a fraction .*up to 1.0, got 1.5'),
     ({'keep': float('nan')}, '^keep: expected a fraction .*, got nan'),

@@ -247,7 +247,7 @@ def test_a_rule_that_a_layer_cannot_follow_names_it() -> None:
     (lambda: Rule('a', keep=0.0), '^keep: expected a fraction'),
     (lambda: Rule('a', keep=True), '^keep: expected a fraction'),
     (lambda: Rule('a', selection='zigzag'), '^selection: expected one of'),
-    (lambda: Rule('a', method='fft'), '^method: expected one of'),
+    (lambda: Rule('a', method='fast'), '^method: expected one of'),
     (lambda: Rule('a', basis='haar'), '^basis: expected one of'),
     (lambda: Rule('a', seed=-1), '^seed: expected 0 to'),
     (lambda: Rule('a', method='idctn', basis='orthonormal'), "'gemm'"),

@@ -1,0 +1,173 @@
+"""Which way of computing a layer is the cheapest: what `auto` takes.
+
+The cost of a way is what it multiplies, transforms and moves, each over the
+rate at which a kind of device does so. Only the rates' ratios matter, and only
+where two ways cost much the same. Those of `cpu` fit what
+`python -m benchmarks.layer` measured on two cores; those of `gpu` (H100) and
+`tpu` (v5e) are from data sheets, and no such device has been measured.
+
+Shapes: T tokens; kernel [N, M]; B blocks of R×C coefficients.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from spectral_jax.core.gemm import multiplications
+from spectral_jax.core.selection import Selection
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+  """What a kind of device does in a second.
+
+  Attributes:
+    float32: multiplications of matrix products, float32 at highest precision.
+    bfloat16: the same of bfloat16 factors.
+    transformed: numbers that go through one of the log₂ N levels of an FFT.
+    moved: numbers that are laid out anew.
+  """
+
+  float32: float
+  bfloat16: float
+  transformed: float
+  moved: float
+
+
+RATES = {
+  'cpu': Rates(9e10, 9e10, 3e9, 3e8),
+  'gpu': Rates(2e13, 3e14, 8e11, 4e11),
+  'tpu': Rates(1.6e13, 9.8e13, 5.6e9, 1e11),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What a way of computing does, forward and backward.
+
+  Attributes:
+    multiplications: of matrix products, in float32.
+    products: those of the product with the inputs, in the layer's dtype.
+    transformed: numbers times log₂ of the length of their transform.
+    moved: numbers that are laid out anew.
+  """
+
+  multiplications: float = 0.0
+  products: float = 0.0
+  transformed: float = 0.0
+  moved: float = 0.0
+
+  def seconds(self, rates: Rates, dtype: jnp.dtype) -> float:
+    """How long it takes, at these rates."""
+    narrow = jnp.dtype(dtype).itemsize < 4
+    return (
+      self.multiplications / rates.float32
+      + self.products / (rates.bfloat16 if narrow else rates.float32)
+      + self.transformed / rates.transformed
+      + self.moved / rates.moved
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A choice among the ways to compute a layer, and why.
+
+  Attributes:
+    method: the cheapest.
+    seconds: estimated, forward and backward, by method.
+  """
+
+  method: str
+  seconds: dict[str, float]
+
+  def __str__(self) -> str:
+    """The methods, the cheapest first, with their estimates."""
+    ordered = sorted(self.seconds.items(), key=lambda item: item[1])
+    return ', '.join(f'{name} {1e3 * cost:.3g} ms' for name, cost in ordered)
+
+
+_PLATFORM: contextvars.ContextVar[str] = contextvars.ContextVar('platform')
+
+
+@contextlib.contextmanager
+def planned_for(platform: str) -> Iterator[None]:
+  """Within it `auto` plans for a platform, be it that of this machine or not.
+
+  Args:
+    platform: as devices name theirs: cpu, tpu, gpu, cuda or rocm.
+  """
+  token = _PLATFORM.set(platform)
+  try:
+    yield
+  finally:
+    _PLATFORM.reset(token)
+
+
+def work(
+  selection: Selection, tokens: int = 0, basis: str = 'dct'
+) -> dict[str, Work]:
+  """What each method does, forward and backward, by name.
+
+  Args:
+    selection: the positions of the coefficients, and the kernel's shape [N, M].
+    tokens: T, that meet the kernel; 0 for its rebuilding alone, of which
+      `factored` is not capable.
+    basis: `dct`, or `orthonormal`, which has no other method than `gemm`.
+  """
+  n, m = selection.shape
+  size = n * m
+  # A product's gradient has two products: with the inputs, with the kernel.
+  products = 3 * tokens * size
+  found = {
+    'gemm': Work(
+      2 * multiplications(selection, basis), products, moved=2 * size
+    )
+  }
+  if basis != 'dct':
+    return found
+  found['fft'] = Work(products=products, transformed=2 * size * math.log2(size))
+  if tokens:
+    (blocks, r), (_, c) = (f.shape for f in selection.frequencies)
+    found['factored'] = Work(
+      products=3 * tokens * blocks * r * c,
+      transformed=2 * tokens * (n * math.log2(n) + m * math.log2(m)),
+      moved=2 * tokens * (n + m) if blocks > 1 else 0.0,
+    )
+  return found
+
+
+def plan(
+  selection: Selection,
+  tokens: int = 0,
+  *,
+  basis: str = 'dct',
+  dtype: jnp.dtype = jnp.float32,
+  platform: str | None = None,
+) -> Plan:
+  """The cheapest way to compute a layer, as `auto` takes it.
+
+  Args:
+    selection: the positions of the coefficients, and the kernel's shape [N, M].
+    tokens: T, that meet the kernel on a device; 0 for its rebuilding alone.
+    basis: `dct` or `orthonormal`.
+    dtype: of the product with the inputs.
+    platform: cpu, gpu or tpu; by default JAX's own, or that of `planned_for`.
+
+  Example:
+    >>> half = Selection.of('strided', (1024, 4096), keep=0.5)
+    >>> chosen = plan(half, tokens=2048, platform='cpu')
+    >>> chosen.method, str(chosen)
+    ('factored', 'factored 294 ms, fft 348 ms, gemm 434 ms')
+  """
+  platform = platform or _PLATFORM.get(jax.default_backend())
+  rates = RATES.get(platform, RATES['gpu'])  # also named cuda, rocm
+  seconds = {
+    name: done.seconds(rates, dtype)
+    for name, done in work(selection, tokens, basis).items()
+  }
+  return Plan(min(seconds, key=seconds.__getitem__), seconds)

@@ -1,0 +1,132 @@
+"""The plan: its counts are those of the programs, its choice the cheapest."""
+
+import math
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import pytest
+
+from spectral_jax.core.factored import factored_product
+from spectral_jax.core.plan import RATES, Plan, plan, planned_for, work
+from spectral_jax.core.reconstruct import kernel_from_coefficients
+from spectral_jax.core.selection import Selection
+from spectral_jax.training.program import product_flops
+
+TOKENS = 3
+SHAPES = [
+  Selection.of('strided', (8, 24), 0.5, seed=1),
+  Selection.of('strided', (24, 8), 0.25),
+  Selection.of('strided', (9, 6), 1 / 3),  # an odd stride folds nothing
+  Selection.of('lowpass', (16, 8), 0.5),
+  Selection.of('block', (8, 16), 0.1),
+  Selection.of('random', (7, 10), 0.5),  # odd sizes
+]
+
+
+def _jaxpr(method: str, selection: Selection, basis: str = 'dct') -> Any:
+  """A layer, forward and backward."""
+
+  def layer(x: jax.Array, c: jax.Array) -> jax.Array:
+    if method == 'factored':
+      return factored_product(x, c, selection)
+    return x @ kernel_from_coefficients(c, selection, method, basis)
+
+  inputs = jnp.zeros((TOKENS, selection.shape[0]))
+  outputs = jnp.zeros((TOKENS, selection.shape[1]))
+
+  def both(x: jax.Array, c: jax.Array) -> Any:
+    return jax.vjp(layer, x, c)[1](outputs)
+
+  return jax.make_jaxpr(both)(inputs, jnp.zeros(selection.layout)).jaxpr
+
+
+def _transformed(jaxpr: Any) -> float:
+  """Real numbers that FFTs take or give, times the levels of each."""
+  total = 0.0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'fft':
+      lengths = equation.params['fft_lengths']
+      sizes = [v.aval.size for v in (*equation.invars, *equation.outvars)]
+      real = [
+        size
+        for v, size in zip(
+          (*equation.invars, *equation.outvars), sizes, strict=True
+        )
+        if not jnp.issubdtype(v.aval.dtype, jnp.complexfloating)
+      ]
+      total += real[0] * math.log2(math.prod(lengths))
+    for value in equation.params.values():
+      if isinstance(value, jax.extend.core.ClosedJaxpr):
+        total += _transformed(value.jaxpr)
+  return total
+
+
+@pytest.mark.parametrize('method', ['gemm', 'fft', 'factored'])
+@pytest.mark.parametrize(
+  'selection', SHAPES, ids=lambda s: f'{s.kind}{s.shape}'
+)
+def test_the_counts_are_those_of_the_program(
+  method: str, selection: Selection
+) -> None:
+  jaxpr = _jaxpr(method, selection)
+  counted = work(selection, TOKENS)[method]
+  multiplied = counted.multiplications + counted.products
+  assert product_flops(jaxpr, 1) == 2 * multiplied
+  assert _transformed(jaxpr) == pytest.approx(counted.transformed)
+
+
+def test_another_basis_has_no_fft_and_no_symmetry() -> None:
+  selection = SHAPES[3]
+  (counted,) = work(selection, TOKENS, 'orthonormal').values()
+  jaxpr = _jaxpr('gemm', selection, 'orthonormal')
+  multiplied = counted.multiplications + counted.products
+  assert product_flops(jaxpr, 1) == 2 * multiplied
+
+
+def test_it_takes_the_cheapest_and_says_why() -> None:
+  wide = Selection.of('strided', (1024, 4096), 0.25)
+  chosen = plan(wide, 2048, platform='cpu')
+  assert chosen.method == min(chosen.seconds, key=chosen.seconds.__getitem__)
+  assert str(Plan('a', {'b': 2e-3, 'a': 1e-3})) == 'a 1 ms, b 2 ms'
+
+
+@pytest.mark.parametrize(
+  ('kind', 'keep', 'shape', 'tokens', 'platform', 'method'),
+  [
+    # As measured on two cores, docs/performance.md.
+    ('strided', 0.5, (128, 512), 2048, 'cpu', 'gemm'),
+    ('random', 0.5, (128, 512), 2048, 'cpu', 'fft'),
+    ('strided', 0.25, (1024, 4096), 2048, 'cpu', 'factored'),
+    ('block', 1 / 16, (1024, 4096), 2048, 'cpu', 'factored'),
+    ('random', 0.5, (1024, 4096), 2048, 'cpu', 'fft'),
+    # There products are cheap and transforms dear.
+    ('random', 0.5, (1024, 4096), 2048, 'tpu', 'gemm'),
+  ],
+)
+def test_it_chooses(
+  kind: str,
+  keep: float,
+  shape: tuple[int, int],
+  tokens: int,
+  platform: str,
+  method: str,
+) -> None:
+  selection = Selection.of(kind, shape, keep)
+  assert plan(selection, tokens, platform=platform).method == method
+  with planned_for(platform):
+    assert plan(selection, tokens).method == method
+
+
+def test_narrow_products_cost_their_own_rate() -> None:
+  selection = Selection.of('strided', (1024, 4096), 0.5)
+  costs = [
+    plan(selection, 2048, dtype=dtype, platform='gpu').seconds['gemm']
+    for dtype in (jnp.float32, jnp.bfloat16)
+  ]
+  products = 3 * 2048 * selection.size
+  rates = RATES['gpu']
+  assert costs[0] - costs[1] == pytest.approx(
+    products / rates.float32 - products / rates.bfloat16
+  )
