@@ -22,7 +22,7 @@ from spectral_jax.core.part import Part
 from spectral_jax.core.selection import Selection
 
 
-class _Blocks(NamedTuple):
+class Blocks(NamedTuple):
   """Coefficients [B, R, C]; frequencies of rows [B, R] and columns [B, C]."""
 
   coefficients: jax.Array
@@ -31,7 +31,7 @@ class _Blocks(NamedTuple):
 
 
 # Of a block's rows, and of its columns: 0 for even frequencies, 1 for odd.
-_Parity = tuple[int, int]
+Parity = tuple[int, int]
 
 
 def place(
@@ -45,6 +45,15 @@ def place(
     coefficients.ravel(), unique_indices=True, mode='promise_in_bounds'
   )
   return flat.reshape(rows, columns)
+
+
+def blocks_of(coefficients: jax.Array, selection: Selection) -> Blocks:
+  """The stored blocks, or the bounding box that the coefficients lie in."""
+  rows, columns = selection.frequencies
+  if len(selection.layout) != 3:
+    box = (rows.size, columns.size)
+    coefficients = place(coefficients, selection, box)[None]
+  return Blocks(coefficients, rows, columns)
 
 
 def kernel_by_gemm(
@@ -63,18 +72,14 @@ def kernel_by_gemm(
     part: the rows or columns wanted; None for all.
     in_bf16: whether to round factors to bfloat16; sums are never.
   """
-  rows, columns = selection.frequencies
-  if selection.kind != 'strided':
-    box = (rows.size, columns.size)
-    coefficients = place(coefficients, selection, box)[None]
-  blocks = _Blocks(coefficients, rows, columns)
-  foldable = _foldable(selection, basis)
+  halves = foldable(selection, basis)
   folds = tuple(
-    foldable and (part is None or part.axis != axis) for axis in (0, 1)
+    halves and (part is None or part.axis != axis) for axis in (0, 1)
   )
+  blocks = blocks_of(coefficients, selection)
   pieces = {
-    parity: _sum_of_blocks(own, selection.shape, basis, part, in_bf16, folds)
-    for parity, own in _by_parity(blocks, folds).items()
+    parity: sum_of_blocks(own, selection.shape, basis, part, in_bf16, folds)
+    for parity, own in by_parity(blocks, folds).items()
   }
   return _unfold(pieces, selection.shape, folds)
 
@@ -83,7 +88,7 @@ def multiplications(selection: Selection, basis: str = 'dct') -> int:
   """How many the products of `kernel_by_gemm` take, for a whole kernel."""
   (b, r), (_, c) = (f.shape for f in selection.frequencies)
   n, m = selection.shape
-  if not _foldable(selection, basis):
+  if not foldable(selection, basis):
     return b * min(_columns_first(r, c, n, m), _columns_first(c, r, m, n))
   n, m = (n + 1) // 2, (m + 1) // 2
   pieces = [(r, c)] * b
@@ -102,7 +107,7 @@ def _columns_first(r: int, c: int, n: int, m: int) -> int:
   return r * (c + n) * m
 
 
-def _foldable(selection: Selection, basis: str) -> bool:
+def foldable(selection: Selection, basis: str) -> bool:
   """Whether each block, or each part of the only one, has one parity.
 
   Blocks of an odd stride mix parities, each in its own way.
@@ -111,16 +116,14 @@ def _foldable(selection: Selection, basis: str) -> bool:
   return basis == 'dct' and (blocks == 1 or blocks % 2 == 0)
 
 
-def _by_parity(
-  blocks: _Blocks, folds: Sequence[bool]
-) -> dict[_Parity, _Blocks]:
+def by_parity(blocks: Blocks, folds: Sequence[bool]) -> dict[Parity, Blocks]:
   """Blocks by the parity of their frequencies, along the folded axes."""
   coefficients, rows, columns = blocks
   if not any(folds):
     return {(0, 0): blocks}
   if len(rows) > 1:  # of an even stride: a block's frequencies are alike
     own = [
-      _Blocks(coefficients[p::2], rows[p::2], columns[p::2]) for p in (0, 1)
+      Blocks(coefficients[p::2], rows[p::2], columns[p::2]) for p in (0, 1)
     ]
   else:
     up, across = (
@@ -128,7 +131,7 @@ def _by_parity(
       for fold in folds
     )
     own = [
-      _Blocks(coefficients[:, r, c], rows[:, r], columns[:, c])
+      Blocks(coefficients[:, r, c], rows[:, r], columns[:, c])
       for r in up
       for c in across
     ]
@@ -142,8 +145,8 @@ def _by_parity(
   }
 
 
-def _sum_of_blocks(
-  blocks: _Blocks,
+def sum_of_blocks(
+  blocks: Blocks,
   shape: tuple[int, int],
   basis: str,
   part: Part | None,
@@ -171,7 +174,7 @@ def _sum_of_blocks(
 
 
 def _unfold(
-  pieces: Mapping[_Parity, jax.Array],
+  pieces: Mapping[Parity, jax.Array],
   shape: tuple[int, int],
   folds: Sequence[bool],
 ) -> jax.Array:
