@@ -108,6 +108,11 @@ def planned_for(platform: str) -> Iterator[None]:
     _PLATFORM.reset(token)
 
 
+def planned_platform() -> str:
+  """That for which `auto` plans, as JAX or `planned_for` names it."""
+  return _PLATFORM.get(jax.default_backend())
+
+
 def work(
   selection: Selection, tokens: int = 0, basis: str = 'dct'
 ) -> dict[str, Work]:
@@ -164,7 +169,7 @@ def plan(
     >>> chosen.method, str(chosen)
     ('factored', 'factored 294 ms, fft 348 ms, gemm 434 ms')
   """
-  platform = platform or _PLATFORM.get(jax.default_backend())
+  platform = platform or planned_platform()
   rates = RATES.get(platform, RATES['gpu'])  # also named cuda, rocm
   seconds = {
     name: done.seconds(rates, dtype)
