@@ -48,8 +48,9 @@ class SpectralDense(nn.Module):
     seed: draws the positions.
     method: how the kernel is rebuilt: `idctn` (the definition), `gemm`, `fft`
       or `gemm_bf16`; or `factored`, which transforms inputs and outputs and
-      builds no kernel. `auto` takes the cheapest for the layer's shapes, its
-      number of tokens and the platform, see `plan`.
+      builds no kernel; or `fused`, which on TPU builds it on the chip, part
+      by part. `auto` takes the cheapest for the layer's shapes, its number of
+      tokens and the platform, see `plan`; never `fused`.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Raises:
@@ -97,7 +98,7 @@ class SpectralDense(nn.Module):
       self.param_dtype,
     )
     own_product = self.dot_general or self.dot_general_cls
-    weights, factored = stored.weights(
+    weights, product = stored.weights(
       coefficients,
       self.method,
       inputs,
@@ -117,7 +118,7 @@ class SpectralDense(nn.Module):
       weights,
       bias,
       axis=(inputs.ndim - 1,),
-      dot_general=factored or self.dot_general,
+      dot_general=product or self.dot_general,
       dot_general_cls=self.dot_general_cls,
       precision=self.precision,
     )

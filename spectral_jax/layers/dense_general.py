@@ -118,7 +118,7 @@ class SpectralDenseGeneral(nn.Module):
       self.param_dtype,
     )
     own_product = self.dot_general or self.dot_general_cls
-    weights, factored = stored.weights(
+    weights, product = stored.weights(
       coefficients,
       self.method,
       inputs,
@@ -144,7 +144,7 @@ class SpectralDenseGeneral(nn.Module):
       bias,
       axis=axis,
       batch=batch,
-      dot_general=factored or self.dot_general,
+      dot_general=product or self.dot_general,
       dot_general_cls=self.dot_general_cls,
       precision=self.precision,
     )

@@ -186,7 +186,7 @@ class SpectralLinearGeneral(nnx.Module):
   def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
     """Maps [*B, …, *I] to [*B, …, *O], sharded so, I being at `axis`."""
     usual = self.dot_general in (None, jax.lax.dot_general)
-    weights, factored = self.stored.weights(
+    weights, product = self.stored.weights(
       self.coefficients[...],
       self.method,
       inputs,
@@ -209,7 +209,7 @@ class SpectralLinearGeneral(nnx.Module):
       bias,
       axis=counted_from_front(self.axis, inputs.ndim),
       batch=counted_from_front(tuple(self.batch_axis), inputs.ndim),
-      dot_general=factored or self.dot_general,
+      dot_general=product or self.dot_general,
       dot_general_cls=self.dot_general_cls,
       precision=self.precision,
       out_sharding=out_sharding,

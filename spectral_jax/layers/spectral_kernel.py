@@ -6,6 +6,7 @@ scanned layers, experts, …), usually the first.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -15,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spectral_jax.core.factored import factored_product
 from spectral_jax.core.part import Part
 from spectral_jax.core.plan import plan
 from spectral_jax.core.reconstruct import (
+  PRODUCTS,
   check_basis,
   coefficients_from_kernel,
   kernel_from_coefficients,
@@ -172,8 +173,8 @@ class SpectralKernel:
 
     Args:
       coefficients: [*layout].
-      method: see `kernel_from_coefficients`; `factored`, which builds none,
-        stands for `auto` where a kernel is wanted all the same.
+      method: see `kernel_from_coefficients`; `factored` and `fused`, which
+        give none, stand for `auto` where a kernel is wanted all the same.
       part: of each kernel, which must then be a matrix in the tree too.
 
     Raises:
@@ -184,7 +185,7 @@ class SpectralKernel:
         f'coefficients: expected shape {self.layout}, got {coefficients.shape}.'
       )
 
-    method = 'auto' if method == 'factored' else method
+    method = 'auto' if method in PRODUCTS else method
 
     def rebuild(coefficients: jax.Array) -> jax.Array:
       kernel = kernel_from_coefficients(
@@ -219,12 +220,12 @@ class SpectralKernel:
       place of `jax.lax.dot_general`.
 
     Raises:
-      ValueError: for `factored` where a kernel is wanted.
+      ValueError: for `factored` or `fused` where a kernel is wanted.
     """
     wants_kernel = wants_kernel or bool(self.stack)
-    if method == 'factored' and wants_kernel:
+    if method in PRODUCTS and wants_kernel:
       raise ValueError(
-        "method: 'factored' builds no kernel, which a stack of them or a "
+        f'method: {method!r} builds no kernel, which a stack of them or a '
         "dot_general of one's own wants; take 'auto'."
       )
     if method == 'auto' and not wants_kernel:
@@ -232,17 +233,18 @@ class SpectralKernel:
       method = plan(
         self.selection, tokens, basis=self.basis, dtype=dtype or inputs.dtype
       ).method
-    if method != 'factored':
+    if method not in PRODUCTS:
       return self.rebuild(coefficients, method), None
     check_basis(method, self.basis)
     if coefficients.shape != self.layout:
       raise ValueError(
         f'coefficients: expected shape {self.layout}, got {coefficients.shape}.'
       )
-    return coefficients, self._factored_dot_general
+    return coefficients, functools.partial(self._dot_general, PRODUCTS[method])
 
-  def _factored_dot_general(
+  def _dot_general(
     self,
+    product: Callable[..., jax.Array],
     inputs: jax.Array,
     coefficients: jax.Array,
     dimensions: Any,
@@ -256,9 +258,7 @@ class SpectralKernel:
     n, _ = self.selection.shape
     rest = tuple(a for a in range(inputs.ndim) if a not in axis)
     inputs_TxN = jnp.transpose(inputs, (*rest, *axis)).reshape(-1, n)
-    outputs_TxM = factored_product(
-      inputs_TxN, coefficients, self.selection, precision
-    )
+    outputs_TxM = product(inputs_TxN, coefficients, self.selection, precision)
     outputs = outputs_TxM.reshape(
       *(inputs.shape[a] for a in rest), *self.shape[len(axis) :]
     )

@@ -13,6 +13,7 @@ import pytest
 import scipy.fft
 
 from spectral_jax.core.reconstruct import (
+  PRODUCTS,
   coefficients_from_kernel,
   kernel_from_coefficients,
 )
@@ -77,6 +78,7 @@ def test_full_k_equals_dense_forward_and_backward(
     ('band', 'fft'),
     ('strided', 'factored'),
     ('block', 'factored'),
+    ('strided', 'fused'),
   ],
 )
 def test_the_gradient_is_the_dct_of_the_dense_gradient(
@@ -261,9 +263,21 @@ def test_the_product_can_be_replaced(field: str) -> None:
   assert seen == [((N, M), 'highest')]
 
 
-def test_a_product_of_one_s_own_gets_a_kernel() -> None:
-  layer = SpectralDense(M, method='factored', dot_general=jax.lax.dot_general)
-  with pytest.raises(ValueError, match=r"^method: 'factored' builds no kernel"):
+@pytest.mark.parametrize('method', PRODUCTS)
+def test_a_kernel_can_be_had_where_none_is_built(method: str) -> None:
+  stored = SpectralDense(M, selection='strided').stored((N,))
+  coefficients = draw(*stored.layout)
+  np.testing.assert_allclose(
+    stored.rebuild(coefficients, method),
+    stored.rebuild(coefficients, 'idctn'),
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('method', PRODUCTS)
+def test_a_product_of_one_s_own_gets_a_kernel(method: str) -> None:
+  layer = SpectralDense(M, method=method, dot_general=jax.lax.dot_general)
+  with pytest.raises(ValueError, match=f"^method: '{method}' builds no kernel"):
     layer.init(jax.random.key(0), draw(5, N))
 
 

@@ -97,6 +97,7 @@ def test_the_arguments_are_nnxs_and_then_ours(ours: Any, theirs: Any) -> None:
     *((kind, 'auto', True) for kind in KINDS),
     ('band', 'idctn', True),
     ('strided', 'factored', True),
+    ('block', 'fused', True),
     ('random', 'gemm', False),
   ],
 )
