@@ -213,6 +213,8 @@ def _dot(
   """A product along an axis of each, summed in float32."""
   if left.dtype == jnp.bfloat16:
     precision = None  # exact as it is, and Mosaic takes no other
+  elif precision in ('high', jax.lax.Precision.HIGH):
+    precision = jax.lax.Precision.HIGHEST  # Mosaic has no three passes
   (i, j) = axes
   return jax.lax.dot_general(
     left,

@@ -32,7 +32,7 @@ def compiled(
   mesh = Mesh(np.array(Topology.of(topology).devices[:devices]), 'data')
   whole, split = PartitionSpec(), PartitionSpec('data')
   layer = jax.shard_map(
-    lambda x, c: fused_product(x, c, selection),
+    lambda x, c: fused_product(x, c, selection, 'high'),
     mesh=mesh,
     in_specs=(split, whole),
     out_specs=split,
