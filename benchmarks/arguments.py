@@ -1,9 +1,10 @@
 """A benchmark's arguments: a mistake gets one line, at once, without JAX."""
 
+import importlib
 import re
 import sys
 from collections.abc import Collection, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -43,3 +44,21 @@ def check_passed_on(
       )
     if flag[1] in own:
       fail(f'{argument}: {instead}')
+
+
+def import_peers(module: str) -> Any:
+  """A module of this folder that wants PyTorch.
+
+  With no PyTorch, or no CPU to compare on, it prints one line and exits.
+  """
+  import jax
+
+  if jax.default_backend() != 'cpu':
+    fail('--peers: PyTorch is timed on a CPU; set JAX_PLATFORMS=cpu.')
+  try:
+    return importlib.import_module(f'benchmarks.{module}')
+  except ImportError as error:
+    fail(
+      f'--peers: PyTorch cannot be imported ({error}); pip install -r '
+      'requirements-peers.txt'
+    )

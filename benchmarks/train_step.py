@@ -1,62 +1,55 @@
-"""The train step of the default model: dense against spectral.
+"""The train step of the paper's model: dense against spectral, and PyTorch.
 
-  python -m benchmarks.train_step [--rounds=30] [--optimizers=adamw,muon]
+  python -m benchmarks.train_step [--batch_size=32] [--optimizers=adamw]
+    [--peers]
 
 Every contender takes a step in turn on the same batch, so that they share the
-machine's moods; read the ratios.
+machine's moods; read the ratios. With --peers a plain PyTorch model of the same
+architecture takes its turn too, dense, with AdamW (pip install -r
+requirements-peers.txt). Flags of train.py come after `--`, for another model,
+as `-- --config.model.width=1024 --config.model.layers=1`.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks import timing
-from configs import shakespeare
-from spectral_jax.layers.linear import LinearConfig
-from spectral_jax.models.transformer import Transformer
+from benchmarks import contenders, timing
+from benchmarks.arguments import fail, import_peers, parse_flags
 from spectral_jax.training import sharding
-from spectral_jax.training.mesh import make_mesh
-from spectral_jax.training.optimizer import make_optimizer
-from spectral_jax.training.settings import Settings
-from spectral_jax.training.step import init_state, make_train_step
+from spectral_jax.training.experiment import Experiment
 
-_VOCABULARY = 65
-_ROUNDS = flags.DEFINE_integer('rounds', 30, 'Counted steps of each.')
-_BATCH = flags.DEFINE_integer('batch_size', 16, 'Sequences a step.')
+_ROUNDS = flags.DEFINE_integer('rounds', 15, 'Counted steps.', lower_bound=1)
+_BATCH = flags.DEFINE_integer(
+  'batch_size', 16, 'Sequences a step.', lower_bound=1
+)
 _OPTIMIZERS = flags.DEFINE_list('optimizers', 'adamw,muon', 'Which to time.')
-_DEFAULT = LinearConfig(selection='strided', method='gemm')
-_CONTENDERS = {
-  'dense': LinearConfig('dense'),
-  'spectral nm/2 strided, gemm': _DEFAULT,
-  'spectral nm/2 strided, idctn': dataclasses.replace(_DEFAULT, method='idctn'),
-  'spectral nm/2 lowpass, gemm': dataclasses.replace(
-    _DEFAULT, selection='lowpass'
-  ),
-  'spectral nm/4 strided, gemm': dataclasses.replace(_DEFAULT, keep=0.25),
-}
+_SELECTIONS = flags.DEFINE_list(
+  'selections', 'strided/2,strided/4,lowpass/2', 'KIND/B keeps nm/B.'
+)
+_METHODS = flags.DEFINE_list('methods', 'auto,idctn', 'Of spectral layers.')
+_PEERS = flags.DEFINE_bool('peers', False, 'Times a PyTorch model as well.')
 
 
-def _contender(
-  settings: Settings, linear: LinearConfig, batch_size: int
-) -> Callable[[], Any]:
-  """A function that takes the next step of a model and returns its loss."""
-  config = dataclasses.replace(settings.model, linear=linear)
-  model = Transformer(_VOCABULARY, config)
-  mesh = make_mesh(settings.mesh, batch_size)
-  tokens = np.random.default_rng(0).integers(
-    _VOCABULARY, size=(batch_size, config.context), dtype=np.int32
+def _batch(contender: Experiment) -> np.ndarray:
+  """Tokens of a step, the same for each contender."""
+  settings = contender.settings
+  return np.random.default_rng(0).integers(
+    contender.tokenizer.vocabulary_size,
+    size=(settings.train.batch_size, settings.model.context),
+    dtype=np.int32,
   )
-  params = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
-  optimizer = make_optimizer(
-    settings.optimizer, settings.train.steps, params, config
+
+
+def _steps(contender: Experiment) -> Callable[[], Any]:
+  """A function that takes the next step of a model and returns its metrics."""
+  state, train_step = contender.init_state(), contender.train_step()
+  tokens = _batch(contender)
+  batch = sharding.put_batch(
+    {'inputs': tokens, 'targets': tokens}, contender.mesh
   )
-  state = jax.jit(lambda: init_state(model, optimizer, seed=0))()
-  train_step = make_train_step(model, optimizer, mesh, seed=0)
-  batch = sharding.put_batch({'inputs': tokens, 'targets': tokens}, mesh)
 
   def step() -> Any:
     nonlocal state
@@ -68,20 +61,40 @@ def _contender(
 
 def main(argv: Sequence[str]) -> None:
   """Times the contenders under each optimizer."""
-  del argv
-  timing.print_machine()
-  recipe = Settings.from_mapping(shakespeare.get_config().to_dict())
-  for name in _OPTIMIZERS.value:
-    settings = dataclasses.replace(
-      recipe, optimizer=dataclasses.replace(recipe.optimizer, name=name)
-    )
-    steps = {
-      contender: _contender(settings, linear, _BATCH.value)
-      for contender, linear in _CONTENDERS.items()
+  linears = contenders.dense_and_spectral(
+    contenders.parse_selections(_SELECTIONS.value),
+    contenders.parse_methods(_METHODS.value),
+  )
+  settings = contenders.read_settings(_BATCH.value, argv[1:])
+  for optimizer in _OPTIMIZERS.value:
+    if optimizer not in ('adamw', 'muon'):
+      fail(f'--optimizers: expected adamw or muon, got {optimizer!r}.')
+  peers = import_peers('peers') if _PEERS.value else None
+  if peers and (unlike := peers.unlike(settings.model)):
+    fail(f'--peers: the PyTorch model has no config.model.{unlike}.')
+  compared = {
+    optimizer: {
+      name: contenders.experiment(settings, linear, optimizer)
+      for name, linear in linears.items()
     }
-    title = f'train step, {name}, {_BATCH.value}×{recipe.model.context} tokens'
-    timing.print_ratios(title, timing.interleave(steps, _ROUNDS.value))
+    for optimizer in _OPTIMIZERS.value
+  }
+  timing.print_machine()
+  timing.print_machine()
+  for optimizer, experiments in compared.items():
+    steps = {name: _steps(each) for name, each in experiments.items()}
+    if peers and optimizer == 'adamw':
+      dense = experiments['dense']
+      steps['PyTorch dense'] = peers.train_steps(dense.settings, _batch(dense))
+    title = f'{optimizer}, {_BATCH.value}×{settings.model.context} tokens'
+    timing.print_ratios(
+      f'train step, {title}', timing.interleave(steps, _ROUNDS.value)
+    )
+  print()
+  for name, each in experiments.items():
+    for line in contenders.picks(each):
+      print(f'{name}, {line}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

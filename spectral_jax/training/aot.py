@@ -15,6 +15,7 @@ from spectral_jax.training import console, report, sharding
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.program import collectives, product_flops
 from spectral_jax.training.settings import Settings
+from spectral_jax.training.step import Batch, TrainState
 from spectral_jax.training.topology import Topology
 
 
@@ -40,21 +41,27 @@ class Cost:
   refusal: str = ''
 
 
-def cost_of_step(experiment: Experiment) -> Cost:
-  """Compiles the trainer's own step for the devices of an experiment's mesh."""
+def step_arguments(experiment: Experiment) -> tuple[TrainState, Batch]:
+  """A state and a batch without their numbers, to compile a train step for."""
   mesh, settings = experiment.mesh, experiment.settings
   state = sharding.abstract(jax.eval_shape(experiment.init_state), mesh)
-  tokens = jax.ShapeDtypeStruct(
+  tokens: Any = jax.ShapeDtypeStruct(
     (settings.train.batch_size, settings.model.context),
     np.int32,
     sharding=sharding.by_batch(mesh),
   )
+  return state, {'inputs': tokens, 'targets': tokens}
+
+
+def cost_of_step(experiment: Experiment) -> Cost:
+  """Compiles the trainer's own step for the devices of an experiment's mesh."""
+  state, batch = step_arguments(experiment)
   step: Any = experiment.train_step()
-  traced = step.trace(state, {'inputs': tokens, 'targets': tokens})
+  traced = step.trace(state, batch)
   cost = Cost(
     parameters=_held(state.params),
     optimizer=_held(state.opt_state),
-    flops=product_flops(traced.jaxpr.jaxpr, mesh.size),
+    flops=product_flops(traced.jaxpr.jaxpr, experiment.mesh.size),
   )
   try:
     compiled = traced.lower().compile()
