@@ -33,6 +33,13 @@ def test_the_tpus_requirements_have_the_same_pin() -> None:
   ]
 
 
+def test_peers_come_on_top_of_the_same_pins() -> None:
+  text = (REPOSITORY / 'requirements-peers.txt').read_text()
+  lines = [line for line in text.splitlines() if not line.startswith('#')]
+  assert lines[0] == '-r requirements.txt'
+  assert [line.partition('~=')[0] for line in lines[1:]] == ['torch']
+
+
 def test_broken_compilers_are_excluded() -> None:
   text = (REPOSITORY / 'requirements.txt').read_text()
   for package in ('jax', 'jaxlib'):
