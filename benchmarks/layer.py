@@ -1,116 +1,246 @@
-"""One layer, forward and backward: dense against spectral, by every method.
+"""One layer: dense against spectral, by every method, and what `auto` picks.
 
-  python -m benchmarks.layer [--shapes=128x512,1024x4096] [--tokens=2048]
+  python -m benchmarks.layer [--shapes=128x512,1024x4096] [--passes=forward]
+    [--dtype=bfloat16] [--peers] [--topology=v5e:2x2]
 
 Two tables for each shape N×M: the rebuilding of its kernel alone, against
 `jax.scipy.fft.idctn`, the definition; and the whole layer on some tokens,
 against a dense one. Contenders take turns, so that they share the machine's
-moods; read the ratios.
+moods; read the ratios. A third table says what `auto` picks, why, and how much
+longer that takes than the fastest that was timed. `gemm_bf16`, which rounds,
+takes part with bfloat16 or if asked for; `auto` does not weigh it.
+
+With --peers PyTorch takes its turns too, its rebuilding by two products or by
+FFTs (pip install -r requirements-peers.txt). With --topology nothing is timed:
+a TPU's compiler, which needs no TPU (requirements-tpu.txt), tells what it
+expects.
 """
 
+import dataclasses
+import functools
 import re
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
 
-from benchmarks import timing
-from benchmarks.arguments import fail
-from spectral_jax.core.reconstruct import kernel_from_coefficients
+from benchmarks import contenders, timing
+from benchmarks.arguments import fail, import_peers, parse_flags
+from benchmarks.compiled import compile_anew, devices_of
+from benchmarks.layer_calls import Call, Layers, rebuilding
+from spectral_jax.core.plan import Plan, plan
+from spectral_jax.core.reconstruct import KERNEL_METHODS, METHODS
 from spectral_jax.core.selection import Selection
 
 _SHAPES = flags.DEFINE_list('shapes', '128x512,1024x4096', 'N×M of kernels.')
 _TOKENS = flags.DEFINE_integer('tokens', 2048, 'Of the layer.', lower_bound=1)
-_ROUNDS = flags.DEFINE_integer('rounds', 10, 'Counted calls.', lower_bound=1)
-_KEEPS = {
-  'strided nm/2': 0.5,
-  'strided nm/4': 0.25,
-  'lowpass nm/2': 0.5,
-  'random nm/2': 0.5,
-}
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Counted calls.', lower_bound=1)
+_SELECTIONS = flags.DEFINE_list(
+  'selections',
+  'strided/2,strided/4,random/2,lowpass/2,block/16',
+  'KIND/B keeps nm/B.',
+)
+_METHODS = flags.DEFINE_list(
+  'methods', None, 'To rebuild by, auto among them; by default all.'
+)
+_PASSES = flags.DEFINE_enum(
+  'passes', 'both', ['both', 'forward'], 'With the backward pass, or without.'
+)
+_DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ['float32', 'bfloat16'], 'Of the layer.'
+)
+_PEERS = flags.DEFINE_bool('peers', False, 'Times PyTorch as well.')
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'Of TPUs to compile for, as v5e:2x2; nothing is timed.'
+)
 
 
 def _shape(text: str) -> tuple[int, int]:
   match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
   n, m = map(int, match.groups()) if match else (0, 0)
-  if not 0 < max(n, m) <= 2**15 or n % 4 or m % 4:
-    fail(
-      f'--shapes: expected NxM, each a multiple of 4 up to 32768, got {text!r}.'
-    )
+  if not 0 < max(n, m) <= 2**15:
+    fail(f'--shapes: expected NxM, each up to 32768, got {text!r}.')
   return n, m
 
 
-def _selection(name: str, shape: tuple[int, int]) -> Selection:
-  return Selection.of(name.split()[0], shape, _KEEPS[name])
+def _selections(shape: tuple[int, int]) -> dict[str, Selection]:
+  """Those of the flag, on a shape."""
+  try:
+    return {
+      name: config.select(shape, seed=0)
+      for name, config in contenders.parse_selections(_SELECTIONS.value).items()
+    }
+  except ValueError as error:
+    fail(f'--selections: {error}')
 
 
-def _draw(*shape: int) -> jax.Array:
-  return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+def _methods() -> tuple[str, ...]:
+  """Those of the flag."""
+  if _METHODS.value is not None:
+    return contenders.parse_methods(_METHODS.value)
+  rounds = _DTYPE.value == 'bfloat16'
+  return tuple(m for m in METHODS if m != 'gemm_bf16' or rounds)
 
 
-def _forward_and_backward(
-  function: Callable[..., jax.Array], *arguments: jax.Array
-) -> Callable[[], Any]:
-  """Calls a function and its pullback, compiled as one program."""
+@dataclasses.dataclass(frozen=True)
+class _Table:
+  """Contenders that are compared with the first of them.
 
-  def both(cotangent: jax.Array, *arguments: jax.Array) -> Any:
-    outputs, pull_back = jax.vjp(function, *arguments)
-    return outputs, pull_back(cotangent)
+  Attributes:
+    title: what they compute.
+    calls: by name, which for spectral ones is `SELECTION, METHOD`.
+    plans: what `auto` picks, by selection.
+    peers: PyTorch's, by name.
+  """
 
-  compiled = jax.jit(both)
-  outputs = jax.eval_shape(function, *arguments)
-  cotangent = _draw(*outputs.shape)
-  return lambda: compiled(cotangent, *arguments)
+  title: str
+  calls: dict[str, Call]
+  plans: dict[str, Plan]
+  peers: dict[str, Callable[[], Any]]
 
-
-def rebuilding(shape: tuple[int, int]) -> dict[str, Callable[[], Any]]:
-  """What rebuilds a kernel, by selection and method; `idctn` comes first."""
-  found = {}
-  for name, method in [('strided nm/2', 'idctn')] + [
-    (name, 'gemm') for name in _KEEPS
-  ]:
-    selection = _selection(name, shape)
-    found[f'{name}, {method}'] = _forward_and_backward(
-      lambda c, s=selection, method=method: kernel_from_coefficients(
-        c, s, method
-      ),
-      _draw(*selection.layout),
+  def time(self, rounds: int) -> None:
+    """Prints what each takes on this machine, in turn."""
+    here = {name: call.here() for name, call in self.calls.items()}
+    times = timing.interleave(here | self.peers, rounds)
+    timing.print_ratios(self.title, times)
+    self._print_picks(
+      {name: statistics.median(each) for name, each in times.items()}
     )
-  return found
 
-
-def layer(shape: tuple[int, int], tokens: int) -> dict[str, Callable[[], Any]]:
-  """What applies a layer to tokens; the dense one comes first."""
-  inputs = _draw(tokens, shape[0])
-  found = {'dense': _forward_and_backward(jnp.matmul, inputs, _draw(*shape))}
-  for name in _KEEPS:
-    selection = _selection(name, shape)
-    found[f'{name}, gemm'] = _forward_and_backward(
-      lambda x, c, s=selection: x @ kernel_from_coefficients(c, s, 'gemm'),
-      inputs,
-      _draw(*selection.layout),
+  def compile_for(self, device: jax.Device) -> None:
+    """Prints what the compiler of a device that is not here expects."""
+    print(
+      f'\n| {self.title} | expected ms | ratio | GFLOP | MiB moved | '
+      'MiB of memory | MiB of program | compiled in s |'
     )
-  return found
+    print('|---|---|---|---|---|---|---|---|')
+    expected: dict[str, float] = {}
+    for name, call in self.calls.items():
+      program = call.compile_for(device)
+      told = '– | –'
+      if program.seconds is not None:
+        expected[name] = 1e3 * program.seconds
+        ratio = expected[name] / next(iter(expected.values()))
+        told = f'{expected[name]:.3g} | {ratio:.3f}'
+      print(
+        f'| {name} | {told} | {program.flops / 1e9:.3g} | '
+        f'{program.accessed / 2**20:.1f} | {program.memory / 2**20:.1f} | '
+        f'{program.size / 2**20:.1f} | {program.compile:.1f} |',
+        flush=True,
+      )
+    self._print_picks(expected)
+
+  def _print_picks(self, milliseconds: Mapping[str, float]) -> None:
+    """Prints how far from the fastest it is what `auto` picks, and why."""
+    if not self.plans:
+      return
+    print(f'\n| {self.title} | auto picks | to the fastest | it estimates |')
+    print('|---|---|---|---|')
+    for name, chosen in self.plans.items():
+      # What rounds is not among what it may pick.
+      exact = (
+        milliseconds.get(f'{name}, {method}')
+        for method in METHODS
+        if method != 'gemm_bf16'
+      )
+      picked = milliseconds.get(f'{name}, {chosen.method}')
+      ratio = '–'
+      if picked is not None:
+        ratio = f'{picked / min(ms for ms in exact if ms is not None):.3f}'
+      print(f'| {name} | {chosen.method} | {ratio} | {chosen} |')
+
+
+def _by_methods(
+  make: Callable[[Selection, str], Call],
+  selections: Mapping[str, Selection],
+  plans: Mapping[str, Plan],
+  methods: Sequence[str],
+) -> dict[str, Call]:
+  """Each selection by each method; for `auto`, by the one that it picks."""
+  return {
+    f'{name}, {method}': make(selection, method)
+    for name, selection in selections.items()
+    for method in sorted(
+      {
+        plans[name].method if method == 'auto' else method for method in methods
+      },
+      key=METHODS.index,
+    )
+  }
+
+
+def _tables(
+  shape: tuple[int, int], platform: str, peers: Any
+) -> Iterator[_Table]:
+  """Those of a shape: its kernel's rebuilding, and the layer.
+
+  Args:
+    shape: (N, M).
+    platform: for which `auto` picks.
+    peers: the module of PyTorch's layers, or None.
+  """
+  selections, methods = _selections(shape), _methods()
+  tokens, dtype = _TOKENS.value, _DTYPE.value
+  forward = _PASSES.value == 'forward'
+  size = f'{shape[0]}×{shape[1]}'
+  passes = 'forward' if forward else 'forward and backward'
+
+  if rebuild_by := [m for m in methods if m in KERNEL_METHODS]:
+    plans = {
+      name: plan(selection, platform=platform)
+      for name, selection in selections.items()
+    }
+    make = functools.partial(rebuilding, forward=forward)
+    yield _Table(
+      f'rebuilding {size}, {passes}',
+      _by_methods(make, selections, plans, rebuild_by),
+      plans if 'auto' in methods else {},
+      peers.rebuildings(selections, forward=forward) if peers else {},
+    )
+  plans = {
+    name: plan(selection, tokens, dtype=jnp.dtype(dtype), platform=platform)
+    for name, selection in selections.items()
+  }
+  layers = Layers(shape, tokens, dtype, forward)
+  yield _Table(
+    f'layer {size}, {tokens} tokens, {dtype}, {passes}',
+    {'dense': layers.dense()}
+    | _by_methods(layers.spectral, selections, plans, methods),
+    plans if 'auto' in methods else {},
+    peers.layers(shape, selections, tokens, dtype, forward=forward)
+    if peers
+    else {},
+  )
 
 
 def main(argv: Sequence[str]) -> None:
   """Prints the tables."""
-  del argv
+  if argv[1:]:
+    fail(f'unexpected argument {argv[1]!r}; see --help.')
   shapes = [_shape(text) for text in _SHAPES.value]
-  timing.print_machine()
-  for n, m in shapes:
-    for title, contenders in (
-      (f'rebuilding {n}×{m}', rebuilding((n, m))),
-      (f'layer {n}×{m}', layer((n, m), _TOKENS.value)),
-    ):
-      timing.print_ratios(
-        f'{title}, forward and backward',
-        timing.interleave(contenders, _ROUNDS.value),
-      )
+  for shape in shapes:
+    _selections(shape)
+  if _TOPOLOGY.value is None:
+    peers = import_peers('peer_layer') if _PEERS.value else None
+    timing.print_machine()
+    for shape in shapes:
+      for table in _tables(shape, jax.default_backend(), peers):
+        table.time(_ROUNDS.value)
+    return
+  if _PEERS.value:
+    fail('--peers: PyTorch is timed here; leave --topology out.')
+  device = devices_of(_TOPOLOGY.value)[0]
+  compile_anew()
+  print(
+    f'one device of {_TOPOLOGY.value}, by its compiler; jax {jax.__version__}'
+  )
+  for shape in shapes:
+    for table in _tables(shape, device.platform, None):
+      table.compile_for(device)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

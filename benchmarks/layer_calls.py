@@ -1,0 +1,117 @@
+"""Programs of one layer, to be timed here or compiled for a TPU.
+
+Shapes: T tokens; kernel [N, M].
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from benchmarks.compiled import Compiled
+from spectral_jax.core.reconstruct import kernel_from_coefficients
+from spectral_jax.core.selection import Selection
+from spectral_jax.layers.dense import SpectralDense
+
+
+@functools.lru_cache(maxsize=16)
+def _draw(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+  """Normal numbers; contenders that want the same share them."""
+  return jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """A jitted function and the shapes of its arguments."""
+
+  function: Any
+  arguments: tuple[Any, ...]
+
+  @classmethod
+  def of(
+    cls, function: Callable[..., Any], *arguments: Any, forward: bool
+  ) -> 'Call':
+    """A function, with its pullback in one program unless `forward`."""
+    if forward:
+      return cls(jax.jit(function), arguments)
+
+    def both(cotangent: jax.Array, *arguments: Any) -> Any:
+      outputs, pull_back = jax.vjp(function, *arguments)
+      return outputs, pull_back(cotangent)
+
+    cotangent = jax.eval_shape(function, *arguments)
+    return cls(jax.jit(both), (cotangent, *arguments))
+
+  def here(self) -> Callable[[], Any]:
+    """A function that computes it on this machine, from drawn numbers."""
+    drawn = jax.tree.map(lambda x: _draw(x.shape, x.dtype), self.arguments)
+    return lambda: self.function(*drawn)
+
+  def compile_for(self, device: jax.Device) -> Compiled:
+    """Compiles it for a device that need not be here."""
+    there = SingleDeviceSharding(device)
+    return Compiled.of(
+      self.function,
+      *jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there),
+        self.arguments,
+      ),
+    )
+
+
+def rebuilding(selection: Selection, method: str, *, forward: bool) -> Call:
+  """Coefficients to a kernel."""
+  return Call.of(
+    lambda c: kernel_from_coefficients(c, selection, method),
+    jax.ShapeDtypeStruct(selection.layout, jnp.float32),
+    forward=forward,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+  """Layers of one shape.
+
+  Attributes:
+    shape: (N, M).
+    tokens: T.
+    dtype: of the inputs and of the computation; parameters are float32.
+    forward: whether the backward pass is left out.
+  """
+
+  shape: tuple[int, int]
+  tokens: int
+  dtype: str
+  forward: bool
+
+  def _call(self, layer: nn.Module) -> Call:
+    inputs = jax.ShapeDtypeStruct(
+      (self.tokens, self.shape[0]), jnp.dtype(self.dtype)
+    )
+    params = jax.eval_shape(layer.init, jax.random.key(0), inputs)
+    return Call.of(layer.apply, params, inputs, forward=self.forward)
+
+  def dense(self) -> Call:
+    """Flax's own."""
+    features = self.shape[1]
+    return self._call(nn.Dense(features, use_bias=False, dtype=self.dtype))
+
+  def spectral(self, selection: Selection, method: str) -> Call:
+    """Ours, with this selection of its coefficients."""
+    return self._call(
+      SpectralDense(
+        self.shape[1],
+        use_bias=False,
+        dtype=self.dtype,
+        keep=selection.count,
+        selection=selection.kind,
+        seed=selection.seed,
+        method=method,
+      )
+    )
