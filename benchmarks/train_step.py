@@ -80,7 +80,6 @@ def main(argv: Sequence[str]) -> None:
     for optimizer in _OPTIMIZERS.value
   }
   timing.print_machine()
-  timing.print_machine()
   for optimizer, experiments in compared.items():
     steps = {name: _steps(each) for name, each in experiments.items()}
     if peers and optimizer == 'adamw':

@@ -3,29 +3,21 @@
 On TPU a panel of W's columns at a time is rebuilt in on-chip memory and meets
 all tokens there (`panels`); neither W nor its gradient is ever an array in the
 device's memory, and nothing but inputs and coefficients is kept for the
-backward pass. The cosines' symmetry is taken on the inputs and outputs: the
-sum and the difference of an input and its mirror image are all that cosines of
-even, and of odd, frequencies see. So panels have half of W's rows, and where
-blocks have one parity (`strided` of an even stride) half of the products with
-tokens are none.
+backward pass. Inputs and outputs are folded, as `folded` does, so that panels
+have half of W's rows, and for `strided` of an even stride half of the products
+with tokens are none.
 
 Shapes: T tokens; kernel [N, M]; B blocks of R×C coefficients.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from spectral_jax.core.basis import basis_rows
-from spectral_jax.core.gemm import (
-  Blocks,
-  blocks_of,
-  by_parity,
-  foldable,
-  sum_of_blocks,
-)
+from spectral_jax.core.folded import by_halves, folded_product
+from spectral_jax.core.gemm import Blocks
 from spectral_jax.core.plan import planned_platform
 from spectral_jax.core.selection import Selection
 
@@ -39,7 +31,7 @@ def fused_product(
   """Multiplies inputs by the kernel of coefficients, which stays on the chip.
 
   What platform a program is for says `planned_for`, else JAX. Where it is no
-  TPU, XLA rebuilds the quarters of the kernel, in memory. On TPU there is no
+  TPU, this is `folded_product`. On TPU there is no
   forward-mode derivative; vmap, remat and shard_map are as ever.
 
   Args:
@@ -64,55 +56,23 @@ def fused_product(
     >>> fused_product(x, c, selection).shape
     (2, 6)
   """
-  halves = foldable(selection, 'dct')
-  folded = _fold(inputs_TxN) if halves else (inputs_TxN,)
-  outputs: dict[int, jax.Array] = {}
-  for (p, q), blocks in by_parity(
-    blocks_of(coefficients, selection), (halves, halves)
-  ).items():
-    product = _product_of(blocks, selection.shape, halves, precision)
-    added = product(folded[p], blocks.coefficients)
-    outputs[q] = outputs[q] + added if q in outputs else added
-  return _unfold(outputs, selection.shape[1]) if halves else outputs[0]
+  if planned_platform() != 'tpu':
+    return folded_product(inputs_TxN, coefficients, selection, precision)
+
+  def product(x: jax.Array, blocks: Blocks, halves: bool) -> jax.Array:
+    return _multiply(x, blocks, selection.shape, halves, precision)
+
+  return by_halves(inputs_TxN, coefficients, selection, product)
 
 
-def _fold(inputs_TxN: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Sums and differences of the first half and the last one, mirrored."""
-  n = inputs_TxN.shape[1]
-  half = (n + 1) // 2
-  first, last = inputs_TxN[:, :half], inputs_TxN[:, half:][:, ::-1]
-  last = jnp.pad(last, ((0, 0), (0, n % 2)))  # the middle has no image
-  return first + last, first - last
-
-
-def _unfold(outputs: dict[int, jax.Array], features: int) -> jax.Array:
-  """Outputs of even and of odd frequencies to their places, [T, M]."""
-  even = outputs.get(0, jnp.zeros_like(next(iter(outputs.values()))))
-  odd = outputs.get(1, jnp.zeros_like(even))
-  last = (even - odd)[:, : features // 2][:, ::-1]
-  return jnp.concatenate([even + odd, last], axis=1)
-
-
-def _product_of(
+def _multiply(
+  inputs: jax.Array,
   blocks: Blocks,
   shape: tuple[int, int],
   halves: bool,
   precision: jax.lax.PrecisionLike,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """x, S ↦ x Σ LᵀSR of blocks, at the first half of places or at all."""
-  if planned_platform() != 'tpu':
-    return lambda x, s: jnp.dot(
-      x,
-      sum_of_blocks(
-        blocks._replace(coefficients=_wide(s)),
-        shape,
-        'dct',
-        None,
-        False,
-        (halves, halves),
-      ).astype(x.dtype),
-      precision=precision,
-    )
+) -> jax.Array:
+  """The product with Σ LᵀSR of blocks, at half of the places or at all."""
   from spectral_jax.core import panels  # here: Pallas is slow to import
 
   def bases(dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
@@ -143,7 +103,7 @@ def _product_of(
     )
 
   product.defvjp(forward, backward)
-  return lambda x, s: product(*_alike(x, s))
+  return product(*_alike(inputs, blocks.coefficients))
 
 
 def _alike(*arrays: jax.Array) -> list[jax.Array]:
@@ -156,7 +116,3 @@ def _alike(*arrays: jax.Array) -> list[jax.Array]:
     jax.lax.pcast(array, tuple(frozenset().union(*axes) - own), to='varying')
     for array, own in zip(arrays, axes, strict=True)
   ]
-
-
-def _wide(array: jax.Array) -> jax.Array:
-  return array.astype(jnp.promote_types(array.dtype, jnp.float32))

@@ -116,6 +116,12 @@ def foldable(selection: Selection, basis: str) -> bool:
   return basis == 'dct' and (blocks == 1 or blocks % 2 == 0)
 
 
+def quarters(selection: Selection) -> int:
+  """How many of the four quarters of a foldable kernel are not zero."""
+  (b, r), (_, c) = (f.shape for f in selection.frequencies)
+  return 2 if b > 1 else min(r, 2) * min(c, 2)
+
+
 def by_parity(blocks: Blocks, folds: Sequence[bool]) -> dict[Parity, Blocks]:
   """Blocks by the parity of their frequencies, along the folded axes."""
   coefficients, rows, columns = blocks

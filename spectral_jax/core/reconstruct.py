@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from spectral_jax.core.dct import idct2
 from spectral_jax.core.factored import factored_product
 from spectral_jax.core.fast_dct import fast_idct2
+from spectral_jax.core.folded import folded_product
 from spectral_jax.core.fused import fused_product
 from spectral_jax.core.gemm import kernel_by_gemm, place
 from spectral_jax.core.part import Part
@@ -17,7 +18,11 @@ from spectral_jax.core.selection import Selection
 
 # Ways to a kernel; ways from inputs to outputs, which give none; all ways.
 KERNEL_METHODS = ('auto', 'idctn', 'gemm', 'gemm_bf16', 'fft')
-PRODUCTS = {'factored': factored_product, 'fused': fused_product}
+PRODUCTS = {
+  'factored': factored_product,
+  'folded': folded_product,
+  'fused': fused_product,
+}
 METHODS = (*KERNEL_METHODS, *PRODUCTS)
 # The basis of the others can also be `orthonormal`.
 DCT_METHODS = ('idctn', 'fft', *PRODUCTS)

@@ -47,10 +47,11 @@ class SpectralDense(nn.Module):
       three.
     seed: draws the positions.
     method: how the kernel is rebuilt: `idctn` (the definition), `gemm`, `fft`
-      or `gemm_bf16`; or `factored`, which transforms inputs and outputs and
-      builds no kernel; or `fused`, which on TPU builds it on the chip, part
-      by part. `auto` takes the cheapest for the layer's shapes, its number of
-      tokens and the platform, see `plan`; never `fused`.
+      or `gemm_bf16`; or how outputs come about without it: `factored`
+      transforms inputs and outputs, `folded` adds halves of them and multiplies
+      by quarters of the kernel, `fused` does so on a TPU's chip, part by part.
+      `auto` takes the cheapest for the layer's shapes, its number of tokens and
+      the platform, see `plan`; never `gemm_bf16`, which rounds, nor `fused`.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Raises:

@@ -173,8 +173,8 @@ class SpectralKernel:
 
     Args:
       coefficients: [*layout].
-      method: see `kernel_from_coefficients`; `factored` and `fused`, which
-        give none, stand for `auto` where a kernel is wanted all the same.
+      method: see `kernel_from_coefficients`; `factored`, `folded` and `fused`,
+        which give none, stand for `auto` where one is wanted all the same.
       part: of each kernel, which must then be a matrix in the tree too.
 
     Raises:
@@ -220,7 +220,7 @@ class SpectralKernel:
       place of `jax.lax.dot_general`.
 
     Raises:
-      ValueError: for `factored` or `fused` where a kernel is wanted.
+      ValueError: for a method that gives none where a kernel is wanted.
     """
     wants_kernel = wants_kernel or bool(self.stack)
     if method in PRODUCTS and wants_kernel:

@@ -31,10 +31,10 @@ def test_a_branch_miscompiled_at_large_batches_is_noticed(
   branch = compiler_check._branch
 
   def miscompiled(
-    x: jax.Array, up: jax.Array, down: jax.Array, kind: str
+    x: jax.Array, up: jax.Array, down: jax.Array, way: str
   ) -> jax.Array:
     broken = isinstance(x, jax.core.Tracer) and x.shape[0] >= 32
-    return branch(x, up, down, kind) + float(broken)
+    return branch(x, up, down, way) + float(broken)
 
   monkeypatch.setattr(compiler_check, '_branch', miscompiled)
   assert compiled_error((16,)) < 1e-3
@@ -48,10 +48,11 @@ def test_a_branch_miscompiled_at_large_batches_is_noticed(
   [
     (LinearConfig('dense'), (32,)),
     (LinearConfig('low_rank'), (32,)),
-    (LinearConfig(selection='strided', method='gemm'), (16, 32, 64)),
+    (LinearConfig(selection='strided', method='gemm'), (32, 64)),
+    (LinearConfig(selection='strided', method='folded'), (16, 32, 64)),
     (LinearConfig(selection='lowpass', method='idctn'), (32,)),
   ],
-  ids=['dense', 'low_rank', 'gemm', 'idctn'],
+  ids=['dense', 'low_rank', 'gemm', 'folded', 'idctn'],
 )
 def test_the_compiled_model_equals_the_model_op_by_op(
   linear: LinearConfig, batch_sizes: tuple[int, ...]

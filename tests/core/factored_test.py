@@ -1,5 +1,7 @@
 """The layer without its kernel, against the kernel by SciPy in float64."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from spectral_jax.core.factored import factored_product
+from spectral_jax.core.folded import folded_product
 from spectral_jax.core.selection import Selection
 from tests.core.reconstruct_test import (
   SELECTIONS,
@@ -17,10 +20,17 @@ from tests.core.reconstruct_test import (
 )
 
 TOKENS = 5
+Product = Callable[..., jax.Array]
+both_ways = pytest.mark.parametrize(
+  'product', [factored_product, folded_product]
+)
 
 
+@both_ways
 @pytest.mark.parametrize('i', [0, 1, 2, 4, 6, 9, 10, 11, 12])
-def test_it_equals_the_kernel_forward_and_backward(i: int) -> None:
+def test_it_equals_the_kernel_forward_and_backward(
+  i: int, product: Product
+) -> None:
   selection = SELECTIONS[i]
   n, m = selection.shape
   inputs, coefficients = draw((TOKENS, n)), draw(selection.layout, seed=1)
@@ -28,9 +38,7 @@ def test_it_equals_the_kernel_forward_and_backward(i: int) -> None:
 
   @jax.jit
   def both(x: jax.Array, c: jax.Array) -> tuple[jax.Array, ...]:
-    outputs, pull_back = jax.vjp(
-      lambda x, c: factored_product(x, c, selection), x, c
-    )
+    outputs, pull_back = jax.vjp(lambda x, c: product(x, c, selection), x, c)
     return outputs, *pull_back(jnp.asarray(cotangent))
 
   outputs, of_inputs, of_coefficients = both(inputs, coefficients)
@@ -42,27 +50,30 @@ def test_it_equals_the_kernel_forward_and_backward(i: int) -> None:
   assert relative_error(of_coefficients, expected) < 1e-5
 
 
-def test_derivatives_equal_numerical_ones() -> None:
-  selection = SELECTIONS[9]
+@both_ways
+def test_derivatives_equal_numerical_ones(product: Product) -> None:
+  selection = SELECTIONS[11]
 
   def curved(x: jax.Array, c: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.sin(factored_product(x, c, selection)))
+    return jnp.sum(jnp.sin(product(x, c, selection)))
 
   inputs = draw((TOKENS, selection.shape[0]))
   arguments = tuple(map(jnp.asarray, (inputs, draw(selection.layout, seed=1))))
   check_grads(jax.jit(curved), arguments, order=1, rtol=2e-2)
 
 
-def test_narrow_numbers_are_transformed_in_float32() -> None:
+@both_ways
+def test_narrow_numbers_are_transformed_in_float32(product: Product) -> None:
   selection = Selection('strided', (64, 48), 64 * 24)
   inputs = jnp.asarray(draw((TOKENS, 64)), jnp.bfloat16)
   coefficients = jnp.asarray(draw(selection.layout, seed=1), jnp.bfloat16)
-  outputs = factored_product(inputs, coefficients, selection)
+  outputs = product(inputs, coefficients, selection)
   assert outputs.dtype == jnp.bfloat16
   wide = np.asarray(coefficients, np.float64)
   expected = np.asarray(inputs, np.float64) @ scipy_kernel(wide, selection)
-  # Three roundings: of the transformed inputs, the product and the outputs.
-  assert relative_error(outputs, expected) < 3 * 2**-9
+  # Three roundings or four: of inputs transformed or folded, of quarters, of
+  # products and of outputs.
+  assert relative_error(outputs, expected) < 4 * 2**-9
 
 
 def test_no_array_of_the_kernel_s_size_is_made() -> None:
@@ -73,3 +84,15 @@ def test_no_array_of_the_kernel_s_size_is_made() -> None:
   )(coefficients, inputs)
   sizes = [v.aval.size for e in jaxpr.eqns for v in e.outvars]
   assert max(sizes) <= selection.count
+
+
+@pytest.mark.parametrize('kind', ['strided', 'lowpass'])
+def test_folding_multiplies_quarters_alone(kind: str) -> None:
+  selection = Selection.of(kind, (64, 48), 0.5)
+  inputs, coefficients = draw((2, 64)), draw(selection.layout)
+  jaxpr = jax.make_jaxpr(
+    jax.grad(lambda c, x: folded_product(x, c, selection).sum(), (0, 1))
+  )(coefficients, inputs)
+  shapes = [v.aval.shape for e in jaxpr.eqns for v in e.outvars]
+  assert (32, 24) in shapes
+  assert (64, 48) not in shapes or kind == 'lowpass'  # laid out, not rebuilt

@@ -78,6 +78,8 @@ def test_full_k_equals_dense_forward_and_backward(
     ('band', 'fft'),
     ('strided', 'factored'),
     ('block', 'factored'),
+    ('strided', 'folded'),
+    ('lowpass', 'folded'),
     ('strided', 'fused'),
   ],
 )

@@ -61,10 +61,11 @@ def test_a_layer_keeps_its_kernel_unless_asked_not_to(
   )
 
 
-def test_factored_has_none_to_keep(
-  kept: Callable[..., set[tuple[int, ...]]],
+@pytest.mark.parametrize('method', ['factored', 'folded'])
+def test_what_builds_none_has_none_to_keep(
+  kept: Callable[..., set[tuple[int, ...]]], method: str
 ) -> None:
-  layer = _layer(SpectralDense, 'factored')
+  layer = _layer(SpectralDense, method)
   x = jax.ShapeDtypeStruct((5, SHAPE[0]), jnp.float32)
   params = jax.eval_shape(layer.init, jax.random.key(0), x)
   assert SHAPE not in kept(layer.apply, params, x)

@@ -1,0 +1,107 @@
+"""The layer by quarters of its kernel: inputs and outputs are folded, not W.
+
+Cosines of even frequency see no more of an input than the sum of it and its
+mirror image, those of odd frequency the difference. So sums and differences of
+the halves of inputs meet quarters of the kernel, which are never put together,
+and what they give is unfolded. Where a block has one parity, `strided` of an
+even stride, two of the four quarters are zero: the products with tokens are
+half of those of a dense layer.
+
+Shapes: T tokens; kernel [N, M]; B blocks of R×C coefficients.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from spectral_jax.core.gemm import (
+  Blocks,
+  blocks_of,
+  by_parity,
+  foldable,
+  sum_of_blocks,
+)
+from spectral_jax.core.selection import Selection
+
+# From inputs and blocks of one parity to outputs, of halves, or of all places
+# where the selection cannot be folded.
+Product = Callable[[jax.Array, Blocks, bool], jax.Array]
+
+
+def folded_product(
+  inputs_TxN: jax.Array,
+  coefficients: jax.Array,
+  selection: Selection,
+  precision: jax.lax.PrecisionLike = None,
+) -> jax.Array:
+  """Multiplies inputs by the kernel of coefficients, quarter by quarter.
+
+  Quarters are rebuilt in float32 or better, and rounded to the common dtype.
+
+  Args:
+    inputs_TxN: floats.
+    coefficients: of shape `selection.layout`, of the same dtype.
+    selection: their positions, of the basis `dct`. Blocks of an odd stride
+      above 1 cannot be folded: they meet the inputs as whole kernels.
+    precision: of the product with the inputs, see `jax.lax.Precision`; the
+      quarters are rebuilt at the highest.
+
+  Returns:
+    Outputs [T, M], of that dtype.
+
+  Example:
+    >>> selection = Selection.of('strided', (4, 6), keep=0.5)
+    >>> x, c = jnp.ones((2, 4)), jnp.ones(selection.layout)
+    >>> folded_product(x, c, selection).shape
+    (2, 6)
+  """
+
+  def product(x: jax.Array, blocks: Blocks, halves: bool) -> jax.Array:
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    quarter = sum_of_blocks(
+      blocks._replace(coefficients=blocks.coefficients.astype(wide)),
+      selection.shape,
+      'dct',
+      None,
+      False,
+      (halves, halves),
+    )
+    return jnp.dot(x, quarter.astype(x.dtype), precision=precision)
+
+  return by_halves(inputs_TxN, coefficients, selection, product)
+
+
+def by_halves(
+  inputs_TxN: jax.Array,
+  coefficients: jax.Array,
+  selection: Selection,
+  product: Product,
+) -> jax.Array:
+  """Folds inputs, multiplies them by blocks of each parity, and unfolds."""
+  halves = foldable(selection, 'dct')
+  folded = _fold(inputs_TxN) if halves else (inputs_TxN,)
+  outputs: dict[int, jax.Array] = {}
+  for (p, q), blocks in by_parity(
+    blocks_of(coefficients, selection), (halves, halves)
+  ).items():
+    added = product(folded[p], blocks, halves)
+    outputs[q] = outputs[q] + added if q in outputs else added
+  return _unfold(outputs, selection.shape[1]) if halves else outputs[0]
+
+
+def _fold(inputs_TxN: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Sums and differences of the first half and the last one, mirrored."""
+  n = inputs_TxN.shape[1]
+  half = (n + 1) // 2
+  first, last = inputs_TxN[:, :half], inputs_TxN[:, half:][:, ::-1]
+  last = jnp.pad(last, ((0, 0), (0, n % 2)))  # the middle has no image
+  return first + last, first - last
+
+
+def _unfold(outputs: dict[int, jax.Array], features: int) -> jax.Array:
+  """Outputs of even and of odd frequencies to their places, [T, M]."""
+  even = outputs.get(0, jnp.zeros_like(next(iter(outputs.values()))))
+  odd = outputs.get(1, jnp.zeros_like(even))
+  last = (even - odd)[:, : features // 2][:, ::-1]
+  return jnp.concatenate([even + odd, last], axis=1)
