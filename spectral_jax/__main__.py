@@ -13,6 +13,7 @@ _VERBS = {
   'convert': 'dense to spectral, spectral to dense, or from one K to another',
   'elastic': 'what the loss is with fewer coefficients',
   'inspect': "each layer's rank, energy and storage; the pictures",
+  'verify': 'whether each checkpoint is what was saved',
 }
 
 

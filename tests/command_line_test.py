@@ -16,6 +16,7 @@ import pytest
 from tests.trainer import (
   assert_refused,
   metrics_rows,
+  saved,
   small,
   start,
   train,
@@ -100,7 +101,7 @@ def _stop_at(
 ) -> tuple[str, str]:
   """Sends a signal once a checkpoint is there; returns what was printed."""
   deadline = time.monotonic() + 120
-  while not (workdir / 'checkpoints' / str(checkpoint)).exists():
+  while not saved(workdir, checkpoint):
     assert process.poll() is None, 'it ended before it could be stopped'
     assert time.monotonic() < deadline
     time.sleep(0.01)

@@ -1,6 +1,7 @@
 """`python -m spectral_jax VERB`, as a user types it."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,6 +21,7 @@ from spectral_jax.training.settings import Settings
 from tests.trainer import (
   REPOSITORY,
   assert_refused,
+  metrics_rows,
   run,
   small,
   train,
@@ -84,6 +86,37 @@ def test_inspect(
     assert 1 <= stable <= rank == 32
     assert [0 <= float(part.rstrip('%')) <= 100 for part in row[6:]] == [1] * 3
   assert (workdir / 'spectra.png').stat().st_size > 0
+
+
+def test_verify_and_go_on_without_what_is_damaged(
+  finished: tuple[Path, str], text: Path, tmp_path: Path
+) -> None:
+  workdir = shutil.copytree(finished[0], tmp_path / 'run')
+  rows = cells(succeed('verify', workdir, text=text))[1:]
+  assert [row[-1] for row in rows] == ['good'] * len(rows)
+  newest = workdir / 'checkpoints' / '120'
+  assert rows[-1][0] == newest.name
+  assert float(rows[-1][1]) > 0
+  data = max(
+    (newest / 'default' / 'd').iterdir(), key=lambda f: f.stat().st_size
+  )
+  flipped = bytearray(data.read_bytes())
+  flipped[len(flipped) // 2] ^= 1
+  data.write_bytes(flipped)
+  problem = f'damaged: default/d/{data.name} has another SHA-256'
+  verified = run_verb('verify', workdir, text=text)
+  assert (verified.returncode, verified.stderr) == (1, '')
+  assert verified.stdout.splitlines()[-1].endswith(problem)
+  evaluation = train('--mode=eval', f'--workdir={workdir}', text=text)
+  assert_refused(evaluation, r'checkpoints/120: damaged \(default/d/.*another')
+  before = metrics_rows(workdir)
+  result = train(*small(text, workdir), text=text)
+  assert result.returncode == 0, result.stderr
+  assert 'checkpoint 120: damaged (default/d/' in result.stdout
+  assert re.search('goes on from +step 100', result.stdout)
+  assert metrics_rows(workdir) == before
+  printed = succeed('verify', workdir, text=text)
+  assert 'damaged, set aside as' in printed.splitlines()[-1]
 
 
 def test_elastic(dense: Path, text: Path) -> None:

@@ -17,6 +17,7 @@ from tests.trainer import (
   assert_refused,
   end,
   metrics_rows,
+  saved,
   small,
   start,
   train,
@@ -65,9 +66,9 @@ def _slurm(index: int, port: int) -> dict[str, str]:
   }
 
 
-def _kill_at(started: list[Process], checkpoint: Path) -> list[str]:
+def _kill_at(started: list[Process], workdir: Path, step: int) -> list[str]:
   """Kills processes as soon as there is a checkpoint; what each printed."""
-  while not checkpoint.exists():
+  while not saved(workdir, step):
     for process in started:
       assert process.poll() is None, process.communicate()
     time.sleep(0.01)
@@ -98,10 +99,10 @@ def runs(
       'train.py', *arguments, tmp=tmp, devices=devices, **surroundings
     )
 
-  _kill_at([begin(one, 8)], one / 'checkpoints' / '30')
+  _kill_at([begin(one, 8)], one, 30)
   port = _port()
   first, second = (begin(two, 4, **_slurm(index, port)) for index in (0, 1))
-  printed = _kill_at([first, second], two / 'checkpoints' / '10')
+  printed = _kill_at([first, second], two, 10)
   assert '8 of 8, in 2 processes' in printed[0]
   assert 'data 1, fsdp 8' in printed[0]
   assert '[Gloo]' not in printed[0]

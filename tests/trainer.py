@@ -124,6 +124,11 @@ def assert_refused(
   assert re.search(expected, line), line
 
 
+def saved(workdir: Path, step: int) -> bool:
+  """Whether a step is saved to its end."""
+  return (workdir / 'checkpoints' / str(step) / 'manifest.json').exists()
+
+
 def metrics_rows(workdir: Path) -> list[dict[str, float]]:
   """A run's log, without how long it took, which alone may differ."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()

@@ -1,4 +1,8 @@
-"""Orbax checkpoints: the last two and the best."""
+"""Checkpoints: the last two and the best, each with checksums.
+
+Orbax writes and reads the arrays. Which steps there are, which of them are kept
+and whether they are what was saved is decided here, by process 0 for all.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,45 +14,26 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from spectral_jax.errors import UserError, first_line
-from spectral_jax.training import sharding
+from spectral_jax.training import manifest, processes, sharding, workdir
+from spectral_jax.training.manifest import DamagedError, Manifest, State
 from spectral_jax.training.step import TrainState
-from spectral_jax.training.workdir import checkpoints
 
-_METRIC = 'validation_loss'
-
-
-def _metric(metrics: Any) -> float:
-  return float(metrics[_METRIC])
+_KEPT = 2
 
 
 class Checkpoints:
   """The checkpoints of a workdir, a context manager.
 
-  A step holds the whole train state. The data's position and dropout's
-  randomness follow from its step number, so nothing else is needed to go on
+  A step holds the whole train state, and notes beside it. The data's position
+  and dropout's randomness follow from these, so nothing else is needed to go on
   as if the run had not stopped, on any number of devices or processes.
   """
 
   def __init__(self, directory: Path) -> None:
-    keep = ocp.checkpoint_managers
+    self._folder = workdir.checkpoints(directory)
     # Saving is not asynchronous: a step that is reported as saved is saved, and
     # the next step may then reuse the state's memory.
-    self._directory = checkpoints(directory)
-    with _readable(self._directory):
-      self._manager = ocp.CheckpointManager(
-        self._directory,
-        options=ocp.CheckpointManagerOptions(
-          preservation_policy=keep.AnyPreservationPolicy(
-            [
-              keep.LatestN(2),
-              keep.BestN(get_metric_fn=_metric, reverse=True, n=1),
-            ]
-          ),
-          best_fn=_metric,
-          best_mode='min',
-          enable_async_checkpointing=False,
-        ),
-      )
+    self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -59,35 +44,72 @@ class Checkpoints:
     error: BaseException | None,
     traceback: TracebackType | None,
   ) -> None:
-    self._manager.close()
+    self._orbax.close()
 
   @property
   def steps(self) -> list[int]:
-    """The steps saved, in ascending order."""
-    return sorted(self._manager.all_steps())
+    """The steps saved to their end, in ascending order."""
+    return sorted(
+      int(folder.name)
+      for folder in workdir.step_folders(self._folder)
+      if not manifest.is_unfinished(folder)
+    )
 
   @property
   def latest(self) -> int | None:
     """The newest step saved."""
-    step: int | None = self._manager.latest_step()
-    return step
+    return max(self.steps, default=None)
 
   @property
   def best(self) -> int | None:
     """The step saved with the lowest validation loss."""
-    step: int | None = self._manager.best_step()
-    return step
+    losses = {step: self._loss(step) for step in self.steps}
+    scored = {step: loss for step, loss in losses.items() if loss is not None}
+    return min(scored, key=scored.__getitem__, default=None)
 
-  def save(self, state: TrainState, validation_loss: float) -> None:
-    """Saves a state under its own step number."""
-    self._manager.save(
-      int(state.step),
-      args=ocp.args.StandardSave(state),
-      metrics={_METRIC: validation_loss},
-    )
+  def save(
+    self, state: TrainState, validation_loss: float | None, **notes: object
+  ) -> None:
+    """Saves a state under its own step number; all processes call it.
+
+    Args:
+      state: to be saved; of a step that is saved already, only what follows is
+        written.
+      validation_loss: None if the state was not evaluated; it is then not the
+        best.
+      **notes: plain values, which `notes` gives back.
+    """
+    folder = self._folder / str(int(state.step))
+    new = processes.of_first(lambda: self._begin(folder))
+    if new:
+      self._orbax.save(
+        folder / manifest.ORBAX, args=ocp.args.StandardSave(state)
+      )
+    with processes.together():
+      if processes.is_first():
+        if new:
+          manifest.finish(folder, validation_loss, notes)
+        else:
+          self._amend(folder, validation_loss, notes)
+        self._prune()
+
+  def notes(self, step: int) -> dict[str, Any]:
+    """What was saved beside a step; nothing of an old one."""
+    return processes.of_first(lambda: self._notes(step))
+
+  def recover(self) -> int | None:
+    """The newest step that is good, for training to go on from.
+
+    What is newer and damaged is set aside, with a line on standard output, and
+    what was not saved to its end removed. All processes call it.
+
+    Raises:
+      UserError: if there is none but damaged ones.
+    """
+    return processes.of_first(self._recover)
 
   def restore(self, step: int, like: TrainState, mesh: Mesh) -> TrainState:
-    """Restores a step onto a mesh.
+    """Restores a step onto a mesh; all processes call it.
 
     Args:
       step: one of `steps`.
@@ -95,14 +117,98 @@ class Checkpoints:
       mesh: where the state is to lie.
 
     Raises:
-      UserError: if the step cannot be read.
+      UserError: if the step is damaged, or cannot be read.
     """
-    target = sharding.abstract(like, mesh)
-    with _readable(self._directory / str(step)):
-      state: TrainState = self._manager.restore(
-        step, args=ocp.args.StandardRestore(target)
+    folder = self._folder / str(step)
+    state, problem = processes.of_first(lambda: _examine(folder))
+    if state == State.DAMAGED.value:
+      raise UserError(
+        f'checkpoint {folder}: damaged ({problem}); take another step, or '
+        'train on, which sets it aside.'
       )
-    return state
+    target = sharding.abstract(like, mesh)
+    with _readable(folder):
+      restored: TrainState = self._orbax.restore(
+        folder / manifest.ORBAX, args=ocp.args.StandardRestore(target)
+      )
+    return restored
+
+  def _begin(self, folder: Path) -> bool:
+    """Makes the folder of a step; False if that is saved already."""
+    if folder.exists() and not manifest.is_unfinished(folder):
+      return False
+    self._folder.mkdir(exist_ok=True)
+    if folder.exists():
+      manifest.discard(folder)
+    manifest.begin(folder)
+    return True
+
+  def _amend(
+    self, folder: Path, validation_loss: float | None, notes: dict[str, Any]
+  ) -> None:
+    if before := manifest.read(folder):  # an old one stays as it is
+      now = Manifest(before.step, validation_loss, notes, before.files)
+      manifest.write(folder, now)
+
+  def _manifest(self, step: int) -> Manifest | None:
+    return manifest.read(self._folder / str(step))
+
+  def _notes(self, step: int) -> dict[str, Any]:
+    found = self._manifest(step)
+    return found.notes if found else {}
+
+  def _loss(self, step: int) -> float | None:
+    """A step's validation loss; None where none can be told."""
+    try:
+      if found := self._manifest(step):
+        return found.validation_loss
+      path = self._folder / str(step) / 'metrics' / 'metrics'
+      return float(workdir.read_json(path)['validation_loss'])
+    except (DamagedError, UserError, KeyError, TypeError, ValueError):
+      return None
+
+  def _prune(self) -> None:
+    steps = self.steps
+    kept = {*steps[-_KEPT:], self.best}
+    for step in steps:
+      if step not in kept:
+        manifest.discard(self._folder / str(step))
+
+  def _recover(self) -> int | None:
+    """What `recover` does, in process 0."""
+    for folder in workdir.step_folders(self._folder):
+      if manifest.is_unfinished(folder):
+        manifest.discard(folder)
+    for step in reversed(self.steps):
+      folder = self._folder / str(step)
+      state, problem = manifest.state(folder)
+      if state is State.DAMAGED:
+        aside = workdir.set_aside(folder)
+        print(
+          f'checkpoint {folder.name}: damaged ({problem}); set aside as '
+          f'{aside}',
+          flush=True,
+        )
+      else:
+        if state is State.UNCHECKED:
+          print(
+            f'checkpoint {folder.name}: it has no checksums, being of an older '
+            'version; taken as it is',
+            flush=True,
+          )
+        return step
+    if workdir.steps_aside(self._folder):
+      raise UserError(
+        f'checkpoints in {self._folder}: none but damaged ones, set aside in '
+        'its folder damaged; bring a sound copy back, name another --workdir, '
+        'or delete that folder to begin again.'
+      )
+    return None
+
+
+def _examine(folder: Path) -> tuple[str, str]:
+  state, problem = manifest.state(folder)
+  return state.value, problem
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ def train(settings: Settings, directory: Path) -> None:
   """
   experiment = Experiment.to_train(settings, directory)
   with Checkpoints(directory) as checkpoints:
-    latest = checkpoints.latest
+    latest = checkpoints.recover()
     facts = report.describe(experiment)
     facts['output'] = str(directory.absolute())
     if latest is not None:

@@ -12,8 +12,8 @@ import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -21,6 +21,8 @@ from jax.experimental import multihost_utils
 
 from spectral_jax.errors import UserError, first_line
 from spectral_jax.training.joining import Group, join
+
+T = TypeVar('T')
 
 # Seconds that a process with an error gives the others to end as well.
 _PARTING = 5
@@ -88,6 +90,21 @@ def together() -> Iterator[None]:
   for index, line in enumerate(problems):
     if line:
       raise UserError(f'process {index}: {line}')
+
+
+def of_first(make: Callable[[], T]) -> T:
+  """What process 0 makes, in all of them: a plain value.
+
+  Raises:
+    UserError: that of process 0.
+  """
+  made = None
+  with together():
+    if is_first():
+      made = make()
+  if not jax.distributed.is_initialized():
+    return cast(T, made)
+  return cast(T, json.loads(exchange(json.dumps(made))[0]))
 
 
 def on_host(tree: Any) -> Any:

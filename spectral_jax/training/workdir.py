@@ -3,6 +3,7 @@
 A workdir belongs to one recipe. Everything in it is plain text or Orbax's.
 """
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -21,6 +22,7 @@ from spectral_jax.training.settings import Settings
 _CONFIG = 'config.json'
 _DATA = 'data.json'
 _TOKENIZER = 'tokenizer.json'
+_DAMAGED = 'damaged'  # among the checkpoints
 # Keys that change where and how a run is computed and scored, not what.
 FREE = (
   'config.mesh.',
@@ -89,9 +91,38 @@ def checkpoints(workdir: Path) -> Path:
   return workdir.absolute() / 'checkpoints'
 
 
+def step_folders(checkpoints: Path) -> list[Path]:
+  """The folders of steps, whatever their state, in the order of these."""
+  folders = [
+    folder
+    for folder in checkpoints.glob('[0-9]*')
+    if folder.name.isdecimal() and folder.is_dir()
+  ]
+  return sorted(folders, key=lambda folder: int(folder.name))
+
+
+def set_aside(folder: Path) -> Path:
+  """Moves a damaged step to where it is in nobody's way; returns where."""
+  damaged = folder.parent / _DAMAGED
+  damaged.mkdir(exist_ok=True)
+  names = itertools.chain(
+    [folder.name], (f'{folder.name}.{n}' for n in itertools.count(2))
+  )
+  aside = next(
+    damaged / name for name in names if not (damaged / name).exists()
+  )
+  return folder.rename(aside)
+
+
+def steps_aside(checkpoints: Path) -> list[Path]:
+  """The damaged steps that were set aside."""
+  return sorted((checkpoints / _DAMAGED).glob('*'))
+
+
 def holds_run(workdir: Path) -> bool:
   """Whether there is a checkpoint that another recipe could spoil."""
-  return any(checkpoints(workdir).glob('[0-9]*'))
+  folder = checkpoints(workdir)
+  return bool(step_folders(folder) or steps_aside(folder))
 
 
 def claim(

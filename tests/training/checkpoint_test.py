@@ -1,34 +1,18 @@
 """Checkpoints come back bit by bit, and a damaged one is named."""
 
-import functools
 from pathlib import Path
 
 import jax
 import numpy as np
-import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from spectral_jax.errors import UserError
-from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
 from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.settings import MeshSettings
-from spectral_jax.training.step import TrainState, init_state
-
-MODEL = Transformer(
-  11, TransformerConfig(context=8, width=16, layers=1, heads=1)
-)
-
-
-@functools.cache
-def _start(seed: int) -> TrainState:
-  return jax.jit(lambda: init_state(MODEL, optax.adam(1e-3), seed))()
-
-
-def _state(step: int, seed: int = 0) -> TrainState:
-  state = _start(seed)
-  return state.replace(step=state.step + step)
+from tests.training.states import train_state
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -36,7 +20,7 @@ def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest is None
     for step, loss in losses.items():
-      checkpoints.save(_state(step), loss)
+      checkpoints.save(train_state(step), loss)
     assert checkpoints.steps == [20, 40, 50]
   with Checkpoints(tmp_path) as reopened:
     assert reopened.steps == [20, 40, 50]
@@ -60,12 +44,12 @@ def test_a_state_comes_back_on_any_mesh(
   meshes = [
     make_mesh(MeshSettings(*axes), 8, 8) for axes in (saved_on, restored_on)
   ]
-  state = _state(7)
+  state = train_state(7)
   shardings = [sharding.of_state(state, mesh) for mesh in meshes]
   state = jax.device_put(state, shardings[0])
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(state, 1.0)
-  like = jax.eval_shape(lambda: _state(0, seed=1))
+  like = train_state(0, seed=1)
   with Checkpoints(tmp_path) as checkpoints:
     restored = checkpoints.restore(7, like, meshes[1])
   jax.tree.map(np.testing.assert_array_equal, restored, state)
@@ -78,15 +62,43 @@ def test_a_state_comes_back_on_any_mesh(
 def test_a_broken_step_is_named(tmp_path: Path) -> None:
   mesh = make_mesh(MeshSettings(1, 1), 8)
   with Checkpoints(tmp_path) as checkpoints:
-    checkpoints.save(_state(7), 1.0)
+    checkpoints.save(train_state(7), 1.0)
   for path in (tmp_path / 'checkpoints' / '7' / 'default').rglob('*'):
     if path.is_file():
       path.write_bytes(b'')
   with (
     Checkpoints(tmp_path) as checkpoints,
     pytest.raises(
-      UserError, match=r'checkpoints/7: cannot be read .*move'
+      UserError, match=r'checkpoints/7: damaged \(default/.* has 0 bytes.*sets'
     ) as e,
   ):
-    checkpoints.restore(7, _state(0), mesh)
+    checkpoints.restore(7, train_state(0), mesh)
   assert '\n' not in str(e.value)
+
+
+def test_a_step_of_an_older_version_is_taken_as_it_is(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  manager = ocp.CheckpointManager(
+    tmp_path / 'checkpoints',
+    options=ocp.CheckpointManagerOptions(
+      best_fn=lambda metrics: metrics['validation_loss'],
+      enable_async_checkpointing=False,
+    ),
+  )
+  manager.save(
+    7,
+    args=ocp.args.StandardSave(train_state(7)),
+    metrics={'validation_loss': 1.5},
+  )
+  manager.close()
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.recover() == checkpoints.best == 7
+    assert 'checkpoint 7: it has no checksums' in capsys.readouterr().out
+    assert checkpoints.notes(7) == {}
+    mesh = make_mesh(MeshSettings(1, 1), 8)
+    restored = checkpoints.restore(7, train_state(0, seed=1), mesh)
+    jax.tree.map(np.testing.assert_array_equal, restored, train_state(7))
+    for step, loss in ((8, 1.6), (9, 1.7), (10, 1.4)):
+      checkpoints.save(train_state(step), loss)
+    assert checkpoints.steps == [9, 10]
