@@ -81,8 +81,12 @@ def _methods() -> tuple[str, ...]:
   """Those of the flag."""
   if _METHODS.value is not None:
     return contenders.parse_methods(_METHODS.value)
-  rounds = _DTYPE.value == 'bfloat16'
-  return tuple(m for m in METHODS if m != 'gemm_bf16' or rounds)
+  left_out = set()
+  if _DTYPE.value != 'bfloat16':
+    left_out.add('gemm_bf16')
+  if _TOPOLOGY.value is None and jax.default_backend() != 'tpu':
+    left_out.add('fused')  # it is `folded` there
+  return tuple(method for method in METHODS if method not in left_out)
 
 
 @dataclasses.dataclass(frozen=True)

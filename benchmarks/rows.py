@@ -297,6 +297,16 @@ _TABLES = (
     ),
   ),
   Table(
+    'muon_longer',
+    'Muon for longer still: does the difference vanish?',
+    steps=5000,
+    seeds=1,
+    rows=(
+      _row('dense', muon=True),
+      *(_row('strided', d, muon=True) for d in (2, 4)),
+    ),
+  ),
+  Table(
     'muon_rates',
     "Muon's learning rate",
     steps=500,

@@ -21,7 +21,7 @@ def test_it_times_the_rebuilding_and_the_layer(tmp_path: Path) -> None:
   exact = {'idctn', 'gemm', 'fft'}
   for found, methods in (
     (rebuilding, exact | {'gemm_bf16'}),
-    (layer[1:], exact | {'gemm_bf16', 'factored'}),
+    (layer[1:], exact | {'gemm_bf16', 'factored', 'folded'}),
   ):
     assert {row[0].removeprefix('| ') for row in found} == {
       f'{name}, {method}'
