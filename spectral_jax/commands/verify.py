@@ -26,8 +26,7 @@ def _loss(folder: Path) -> str:
     found = manifest.read(folder)
   except DamagedError:
     return ''
-  loss = found.validation_loss if found else None
-  return '' if loss is None else f'{loss:.4f}'
+  return f'{found.validation_loss:.4f}' if found else ''
 
 
 def run(arguments: list[str]) -> None:

@@ -31,8 +31,8 @@ def fused_product(
   """Multiplies inputs by the kernel of coefficients, which stays on the chip.
 
   What platform a program is for says `planned_for`, else JAX. Where it is no
-  TPU, this is `folded_product`. On TPU there is no
-  forward-mode derivative; vmap, remat and shard_map are as ever.
+  TPU, this is `folded_product`. On TPU there is no forward-mode derivative;
+  vmap, remat and shard_map are as ever.
 
   Args:
     inputs_TxN: floats; on TPU float32 or bfloat16.

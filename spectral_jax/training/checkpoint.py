@@ -8,14 +8,13 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from spectral_jax.errors import UserError, first_line
 from spectral_jax.training import manifest, processes, sharding, workdir
-from spectral_jax.training.manifest import DamagedError, Manifest, State
+from spectral_jax.training.manifest import DamagedError, State
 from spectral_jax.training.step import TrainState
 
 _KEPT = 2
@@ -24,8 +23,8 @@ _KEPT = 2
 class Checkpoints:
   """The checkpoints of a workdir, a context manager.
 
-  A step holds the whole train state, and notes beside it. The data's position
-  and dropout's randomness follow from these, so nothing else is needed to go on
+  A step holds the whole train state. The data's position and dropout's
+  randomness follow from its step number, so nothing else is needed to go on
   as if the run had not stopped, on any number of devices or processes.
   """
 
@@ -67,35 +66,19 @@ class Checkpoints:
     scored = {step: loss for step, loss in losses.items() if loss is not None}
     return min(scored, key=scored.__getitem__, default=None)
 
-  def save(
-    self, state: TrainState, validation_loss: float | None, **notes: object
-  ) -> None:
+  def save(self, state: TrainState, validation_loss: float) -> None:
     """Saves a state under its own step number; all processes call it.
 
-    Args:
-      state: to be saved; of a step that is saved already, only what follows is
-        written.
-      validation_loss: None if the state was not evaluated; it is then not the
-        best.
-      **notes: plain values, which `notes` gives back.
+    A step that is saved already stays as it is.
     """
     folder = self._folder / str(int(state.step))
-    new = processes.of_first(lambda: self._begin(folder))
-    if new:
-      self._orbax.save(
-        folder / manifest.ORBAX, args=ocp.args.StandardSave(state)
-      )
+    if not processes.of_first(lambda: self._begin(folder)):
+      return
+    self._orbax.save(folder / manifest.ORBAX, args=ocp.args.StandardSave(state))
     with processes.together():
       if processes.is_first():
-        if new:
-          manifest.finish(folder, validation_loss, notes)
-        else:
-          self._amend(folder, validation_loss, notes)
+        manifest.finish(folder, validation_loss)
         self._prune()
-
-  def notes(self, step: int) -> dict[str, Any]:
-    """What was saved beside a step; nothing of an old one."""
-    return processes.of_first(lambda: self._notes(step))
 
   def recover(self) -> int | None:
     """The newest step that is good, for training to go on from.
@@ -143,27 +126,14 @@ class Checkpoints:
     manifest.begin(folder)
     return True
 
-  def _amend(
-    self, folder: Path, validation_loss: float | None, notes: dict[str, Any]
-  ) -> None:
-    if before := manifest.read(folder):  # an old one stays as it is
-      now = Manifest(before.step, validation_loss, notes, before.files)
-      manifest.write(folder, now)
-
-  def _manifest(self, step: int) -> Manifest | None:
-    return manifest.read(self._folder / str(step))
-
-  def _notes(self, step: int) -> dict[str, Any]:
-    found = self._manifest(step)
-    return found.notes if found else {}
-
   def _loss(self, step: int) -> float | None:
     """A step's validation loss; None where none can be told."""
+    folder = self._folder / str(step)
     try:
-      if found := self._manifest(step):
+      if found := manifest.read(folder):
         return found.validation_loss
-      path = self._folder / str(step) / 'metrics' / 'metrics'
-      return float(workdir.read_json(path)['validation_loss'])
+      of_orbax = workdir.read_json(folder / 'metrics' / 'metrics')
+      return float(of_orbax['validation_loss'])
     except (DamagedError, UserError, KeyError, TypeError, ValueError):
       return None
 

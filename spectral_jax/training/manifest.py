@@ -45,14 +45,12 @@ class Manifest:
 
   Attributes:
     step: of the state.
-    validation_loss: None if it was saved before an evaluation.
-    notes: what else the training needs to go on; plain values.
+    validation_loss: in nats per token.
     files: the size and the SHA-256 of each file, by its path.
   """
 
   step: int
-  validation_loss: float | None
-  notes: dict[str, Any]
+  validation_loss: float
   files: dict[str, tuple[int, str]]
 
 
@@ -62,22 +60,14 @@ def begin(folder: Path) -> None:
   (folder / _UNFINISHED).touch()
 
 
-def finish(
-  folder: Path, validation_loss: float | None, notes: dict[str, Any]
-) -> None:
+def finish(folder: Path, validation_loss: float) -> None:
   """Writes the manifest of what is in a step's folder."""
-  write(
-    folder,
-    Manifest(int(folder.name), validation_loss, notes, _files(folder)),
+  content = dataclasses.asdict(
+    Manifest(int(folder.name), validation_loss, _files(folder))
   )
-  (folder / _UNFINISHED).unlink(missing_ok=True)
-
-
-def write(folder: Path, manifest: Manifest) -> None:
-  """Writes a manifest, at once or not at all."""
-  content = dataclasses.asdict(manifest)
   text = json.dumps({'sha256': _digest(content)} | content, indent=1)
   write_text(folder / _MANIFEST, text + '\n')
+  (folder / _UNFINISHED).unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Manifest | None:

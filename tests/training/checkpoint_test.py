@@ -95,7 +95,6 @@ def test_a_step_of_an_older_version_is_taken_as_it_is(
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.recover() == checkpoints.best == 7
     assert 'checkpoint 7: it has no checksums' in capsys.readouterr().out
-    assert checkpoints.notes(7) == {}
     mesh = make_mesh(MeshSettings(1, 1), 8)
     restored = checkpoints.restore(7, train_state(0, seed=1), mesh)
     jax.tree.map(np.testing.assert_array_equal, restored, train_state(7))
