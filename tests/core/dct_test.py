@@ -30,6 +30,12 @@ def test_the_in_graph_basis_equals_scipys(size: int) -> None:
   np.testing.assert_allclose(basis, scipy_basis(size), atol=1e-6)
 
 
+def test_in_64_bit_mode_the_in_graph_basis_is_as_exact() -> None:
+  with jax.enable_x64(True):
+    basis = dct._computed_basis(12, np.arange(12), jnp.dtype('float64'), 12)
+    np.testing.assert_allclose(basis, scipy_basis(12), atol=1e-15)
+
+
 def test_large_phases_are_reduced_without_loss() -> None:
   # Not reduced, the last rows of this basis would err by 1e-3.
   last = np.array([4090, 4095])
