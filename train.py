@@ -11,6 +11,7 @@ The same command again goes on where the run stopped.
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -26,17 +27,19 @@ def main(argv: Sequence[str]) -> None:
   """Does what --mode says."""
   del argv
   # Imported here, so that a mistyped flag is answered at once.
-  from spectral_jax.training import aot, loop, processes
+  from spectral_jax.training import aot, interruption, loop, processes
 
   values = flags.FLAGS
   if not values['verbosity'].present:
     # Orbax tells of each save in a dozen lines; --verbosity=0 brings them back.
     logging.set_verbosity(logging.WARNING)
+  stopped = interruption.Interruption()
   try:
     settings, workdir = command.run_settings()
-    with processes.joined(command.group(), command.told(settings)):
+    heeded = stopped if values.mode == 'train' else nullcontext()
+    with heeded, processes.joined(command.group(), command.told(settings)):
       if values.mode == 'train':
-        loop.train(settings, workdir)
+        loop.train(settings, workdir, stopped)
       elif values.mode == 'eval':
         loop.evaluate(settings, workdir, values.checkpoint)
       elif values.mode == 'sample':
@@ -46,8 +49,10 @@ def main(argv: Sequence[str]) -> None:
   except UserError as error:
     command.fail(str(error))
   except KeyboardInterrupt:
-    print('\ninterrupted; the same command goes on from the last checkpoint')
+    print('\ninterrupted')
     sys.exit(130)
+  if stopped.by:
+    sys.exit(interruption.told(stopped.by))
 
 
 if __name__ == '__main__':

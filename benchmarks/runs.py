@@ -154,7 +154,8 @@ def train(runs: Sequence[Run], jobs: int) -> Generator[Event]:
           continue
         del active[slot]
         seconds = time.monotonic() - started
-        if process.returncode:
+        # One that was interrupted, by a signal of its own, ends well too.
+        if process.returncode or not run.finished():
           yield Event(run, 'failed', seconds, _last_line(run))
         else:
           yield Event(run, 'finished', seconds)

@@ -74,6 +74,9 @@ train() {
   PYTHONUNBUFFERED=1 ~/venv/bin/python train.py --distributed \
     --workdir="$HOME/bucket/${arguments[0]}" "${arguments[@]:1}" \
     >>~/train.log 2>&1 || status=$?
+  # SIGTERM, which a VM that is taken away sends, ends it well, but before its
+  # end: without a status it counts as killed, and is begun again.
+  ! tail -n 1 ~/train.log | grep -q '^interrupted; ' || return 0
   echo "$status" >~/train.status.new
   mv ~/train.status.new ~/train.status
 }

@@ -66,18 +66,27 @@ def _slurm(index: int, port: int) -> dict[str, str]:
   }
 
 
-def _kill_at(started: list[Process], workdir: Path, step: int) -> list[str]:
-  """Kills processes as soon as there is a checkpoint; what each printed."""
+def _wait_for(started: list[Process], workdir: Path, step: int) -> None:
+  """Waits until there is a checkpoint."""
   while not saved(workdir, step):
     for process in started:
       assert process.poll() is None, process.communicate()
     time.sleep(0.01)
-  for process in started:
-    process.kill()
-  printed = [process.communicate()[0] for process in started]
-  for process in started:
-    assert process.returncode == -signal.SIGKILL
-  return printed
+
+
+def _stop_second(started: list[Process]) -> list[str]:
+  """Sends SIGTERM to the second of two; returns what each printed."""
+  first, second = started
+  # JAX looks once a second whether a signal has come. Meanwhile the first waits
+  # and so do the steps, lest the run be over by then.
+  first.send_signal(signal.SIGSTOP)
+  second.send_signal(signal.SIGTERM)
+  time.sleep(2)
+  first.send_signal(signal.SIGCONT)
+  ended = [end(process) for process in started]
+  for process in ended:
+    assert process.returncode == 0, process.stderr
+  return [process.stdout for process in ended]
 
 
 @pytest.fixture(scope='module')
@@ -85,6 +94,8 @@ def runs(
   text: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
   """A run of one process, and one that two begin and one goes on with.
+
+  The two are stopped by a signal to one of them.
 
   Of the first no more is needed than its rows; the second has another mesh.
   """
@@ -99,17 +110,25 @@ def runs(
       'train.py', *arguments, tmp=tmp, devices=devices, **surroundings
     )
 
-  _kill_at([begin(one, 8)], one, 30)
+  alone = begin(one, 8)
+  _wait_for([alone], one, 30)
+  alone.kill()
+  alone.communicate()
   port = _port()
-  first, second = (begin(two, 4, **_slurm(index, port)) for index in (0, 1))
-  printed = _kill_at([first, second], two, 10)
+  started = [begin(two, 4, **_slurm(index, port)) for index in (0, 1)]
+  _wait_for(started, two, 10)
+  printed = _stop_second(started)
   assert '8 of 8, in 2 processes' in printed[0]
   assert 'data 1, fsdp 8' in printed[0]
   assert '[Gloo]' not in printed[0]
+  assert 'interrupted; the same command goes on' in printed[0]
   assert printed[1] == ''
+  steps = {int(path.name) for path in (two / 'checkpoints').iterdir()}
+  stopped_at = max(steps - {10, 20})  # between two evaluations
+  assert stopped_at < 30
   resumed = end(begin(two, 8))
   assert resumed.returncode == 0, resumed.stderr
-  assert re.search(r'goes on from +step [12]0', resumed.stdout)
+  assert re.search(rf'goes on from +step {stopped_at}\n', resumed.stdout)
   return one, two
 
 

@@ -26,7 +26,9 @@ def _loss(folder: Path) -> str:
     found = manifest.read(folder)
   except DamagedError:
     return ''
-  return f'{found.validation_loss:.4f}' if found else ''
+  if found is None or found.validation_loss is None:
+    return ''
+  return f'{found.validation_loss:.4f}'
 
 
 def run(arguments: list[str]) -> None:

@@ -1,21 +1,26 @@
 """Checkpoints: the last two and the best, each with checksums.
 
+A step at which a run was interrupted, between two evaluations, has no loss; it
+is kept beside them until a newer one is saved.
+
 Orbax writes and reads the arrays. Which steps there are, which of them are kept
 and whether they are what was saved is decided here, by process 0 for all.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from spectral_jax.errors import UserError, first_line
 from spectral_jax.training import manifest, processes, sharding, workdir
 from spectral_jax.training.manifest import DamagedError, State
-from spectral_jax.training.step import TrainState
+from spectral_jax.training.step import Metrics, TrainState
 
 _KEPT = 2
 
@@ -66,18 +71,32 @@ class Checkpoints:
     scored = {step: loss for step, loss in losses.items() if loss is not None}
     return min(scored, key=scored.__getitem__, default=None)
 
-  def save(self, state: TrainState, validation_loss: float) -> None:
+  def save(
+    self,
+    state: TrainState,
+    validation_loss: float | None,
+    pending: Sequence[Metrics] = (),
+  ) -> None:
     """Saves a state under its own step number; all processes call it.
 
     A step that is saved already stays as it is.
+
+    Args:
+      state: what is saved.
+      validation_loss: in nats per token; None of a step between evaluations.
+      pending: the metrics of the steps since the last row of the log.
     """
     folder = self._folder / str(int(state.step))
     if not processes.of_first(lambda: self._begin(folder)):
       return
     self._orbax.save(folder / manifest.ORBAX, args=ocp.args.StandardSave(state))
+    values = [
+      {name: float(value) for name, value in metrics.items()}
+      for metrics in jax.device_get(pending)
+    ]
     with processes.together():
       if processes.is_first():
-        manifest.finish(folder, validation_loss)
+        manifest.finish(folder, validation_loss, values)
         self._prune()
 
   def recover(self) -> int | None:
@@ -116,6 +135,15 @@ class Checkpoints:
       )
     return restored
 
+  def pending(self, step: int) -> list[Metrics]:
+    """The metrics that were saved with a step, as they were; all call it."""
+    folder = self._folder / str(step)
+    found = processes.of_first(lambda: _pending(folder))
+    return [
+      {name: np.float32(value) for name, value in metrics.items()}
+      for metrics in found
+    ]
+
   def _begin(self, folder: Path) -> bool:
     """Makes the folder of a step; False if that is saved already."""
     if folder.exists() and not manifest.is_unfinished(folder):
@@ -139,7 +167,12 @@ class Checkpoints:
 
   def _prune(self) -> None:
     steps = self.steps
-    kept = {*steps[-_KEPT:], self.best}
+    evaluated = [
+      step
+      for step in steps
+      if not manifest.is_between_evaluations(self._folder / str(step))
+    ]
+    kept = {*evaluated[-_KEPT:], self.best, steps[-1]}
     for step in steps:
       if step not in kept:
         manifest.discard(self._folder / str(step))
@@ -174,6 +207,11 @@ class Checkpoints:
         'or delete that folder to begin again.'
       )
     return None
+
+
+def _pending(folder: Path) -> list[dict[str, float]]:
+  found = manifest.read(folder)
+  return [dict(metrics) for metrics in found.pending] if found else []
 
 
 def _examine(folder: Path) -> tuple[str, str]:

@@ -211,6 +211,7 @@ def group() -> Group:
     values.process_count,
     values.process_id,
     values.join_timeout,
+    values.mode == 'train',
   )
 
 

@@ -110,6 +110,11 @@ class Progress:
       self._bar.stop()
 
 
+def show_cursor() -> None:
+  """Gives a terminal its cursor back, where a progress bar is left behind."""
+  _console().show_cursor()
+
+
 def _console() -> Console:
   # Made anew each time, so that it asks today's stdout what it can show.
   return Console(highlight=False)

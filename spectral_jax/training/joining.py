@@ -31,6 +31,8 @@ class Group:
     process_count: by hand: how many there are.
     process_id: by hand: which of them this is, from 0.
     join_timeout: seconds to wait for the others.
+    trains: whether they ask after each step if they are to stop, as SIGTERM
+      to one of them says; else SIGTERM ends a process.
   """
 
   distributed: bool | None
@@ -38,6 +40,7 @@ class Group:
   process_count: int | None
   process_id: int | None
   join_timeout: int
+  trains: bool = True
 
   def __post_init__(self) -> None:
     by_hand = {
@@ -91,8 +94,8 @@ def join(group: Group) -> None:
   """
   if group.coordinator and group.process_id == 0:
     _check_port(group.coordinator)
-  # Its service would catch SIGTERM, and a process could not be stopped by it.
-  jax.config.update('jax_enable_preemption_service', False)
+  # Its service catches SIGTERM and tells all processes, if they ask it.
+  jax.config.update('jax_enable_preemption_service', group.trains)
   # Where the others do not come JAX aborts the process, with a stack trace; so
   # this one ends before.
   waiting = threading.Timer(group.join_timeout, _give_up, (group,))

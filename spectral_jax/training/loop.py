@@ -12,10 +12,14 @@ from spectral_jax.errors import UserError
 from spectral_jax.training import console, processes, report, workdir
 from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.experiment import Experiment
+from spectral_jax.training.interruption import Interruption
 from spectral_jax.training.metrics import MetricsLog
 from spectral_jax.training.optimizer import learning_rate_schedule
 from spectral_jax.training.settings import Sampling, Settings
 from spectral_jax.training.step import Metrics, TrainState
+
+# Steps that devices may have before them, the one they are at among them.
+_AHEAD = 2
 
 
 def _check_finite(
@@ -55,52 +59,63 @@ def _train_steps(
   state: TrainState,
   checkpoints: Checkpoints,
   log: MetricsLog,
+  interruption: Interruption,
 ) -> TrainState:
-  """Trains from the state's step to the last, evaluating and saving."""
+  """Trains from the state's step to the last, evaluating and saving.
+
+  An interruption ends it sooner, with the step that it reached saved.
+  """
   settings = experiment.settings.train
   schedule = learning_rate_schedule(
     experiment.settings.optimizer, settings.steps
   )
   train_step = experiment.train_step()
-  done = int(state.step)
+  done = logged = int(state.step)
   batches = experiment.train_batches(done)
-  pending: list[Metrics] = []
+  pending = checkpoints.pending(done) if done else []
   before = _train_seconds(log.rows)
   began = started = time.perf_counter()
-  with console.Progress(
+  progress = console.Progress(
     start_step=done, steps=settings.steps, log_every=settings.log_every
-  ) as progress:
+  )
+  with interruption.held(), progress:
     for step in range(done + 1, settings.steps + 1):
       state, metrics = train_step(state, next(batches))
       pending.append(metrics)
+      # With more steps before it a device could not stop soon.
+      jax.block_until_ready(pending[:-_AHEAD])
       evaluates = step % settings.evaluate_every == 0 or step == settings.steps
-      if step % settings.log_every != 0 and not evaluates:
-        continue
-      row = _finite_means(pending, step, checkpoints)
-      tokens = len(pending) * settings.batch_size
-      tokens *= experiment.settings.model.context
-      row['tokens_per_second'] = tokens / (time.perf_counter() - started)
-      row['learning_rate_fraction'] = float(schedule(step - 1))
-      progress.update(
-        step,
-        loss=row['train_loss'],
-        tokens_per_second=row['tokens_per_second'],
-      )
-      if evaluates:
-        score = experiment.score(state.params, 'validation')
-        _check_finite(step, {'validation loss': score.loss}, checkpoints)
-        row['validation_loss'] = score.loss
-        row['validation_perplexity'] = score.perplexity
-        progress.say(
-          f'step {step}  validation loss {score.loss:.4f}  perplexity '
-          f'{score.perplexity:.3f}'
+      if step % settings.log_every == 0 or evaluates:
+        row = _finite_means(pending, step, checkpoints)
+        tokens = (step - logged) * settings.batch_size
+        tokens *= experiment.settings.model.context
+        row['tokens_per_second'] = tokens / (time.perf_counter() - started)
+        row['learning_rate_fraction'] = float(schedule(step - 1))
+        progress.update(
+          step,
+          loss=row['train_loss'],
+          tokens_per_second=row['tokens_per_second'],
         )
-      row['train_seconds'] = before + time.perf_counter() - began
-      log.write(step, row)
-      if evaluates:
-        checkpoints.save(state, row['validation_loss'])
-      pending = []
-      started = time.perf_counter()
+        if evaluates:
+          score = experiment.score(state.params, 'validation')
+          _check_finite(step, {'validation loss': score.loss}, checkpoints)
+          row['validation_loss'] = score.loss
+          row['validation_perplexity'] = score.perplexity
+          progress.say(
+            f'step {step}  validation loss {score.loss:.4f}  perplexity '
+            f'{score.perplexity:.3f}'
+          )
+        row['train_seconds'] = before + time.perf_counter() - began
+        log.write(step, row)
+        if evaluates:
+          checkpoints.save(state, row['validation_loss'])
+        pending, logged = [], step
+        started = time.perf_counter()
+      if interruption.reached(step):
+        if pending:
+          _finite_means(pending, step, checkpoints)
+        checkpoints.save(state, None, pending)  # unless it is already
+        break
   return state
 
 
@@ -111,8 +126,14 @@ def _restore(
   return checkpoints.restore(step, like, experiment.mesh)
 
 
-def train(settings: Settings, directory: Path) -> None:
+def train(
+  settings: Settings,
+  directory: Path,
+  interruption: Interruption | None = None,
+) -> None:
   """Trains a recipe to its last step, from the newest checkpoint there is.
+
+  An interruption ends it sooner; the same call goes on where it stopped.
 
   It leaves in the directory: checkpoints, metrics.jsonl, TensorBoard events,
   summary.json, config.json, sample.txt, loss.png and spectra.png.
@@ -121,6 +142,7 @@ def train(settings: Settings, directory: Path) -> None:
     UserError: for data, a directory or devices that will not do, a loss or
       gradient that is not finite, or a checkpoint that cannot be read.
   """
+  interruption = interruption or Interruption()
   experiment = Experiment.to_train(settings, directory)
   with Checkpoints(directory) as checkpoints:
     latest = checkpoints.recover()
@@ -136,9 +158,11 @@ def train(settings: Settings, directory: Path) -> None:
     with MetricsLog(
       directory, start_step=latest or 0, writes=processes.is_first()
     ) as log:
-      state = _train_steps(experiment, state, checkpoints, log)
+      state = _train_steps(experiment, state, checkpoints, log, interruption)
       rows = log.rows
     best = checkpoints.best
+  if interruption.by:
+    return
   score = experiment.score(state.params, 'validation')
   report.draw(experiment, state.params, rows, directory)
   report.finish(

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,16 @@ class Manifest:
 
   Attributes:
     step: of the state.
-    validation_loss: in nats per token.
+    validation_loss: in nats per token; None of a step between evaluations,
+      at which a run was interrupted.
     files: the size and the SHA-256 of each file, by its path.
+    pending: the metrics of the steps since the last row of the log, by name.
   """
 
   step: int
-  validation_loss: float
+  validation_loss: float | None
   files: dict[str, tuple[int, str]]
+  pending: Sequence[Mapping[str, float]] = ()
 
 
 def begin(folder: Path) -> None:
@@ -60,10 +64,14 @@ def begin(folder: Path) -> None:
   (folder / _UNFINISHED).touch()
 
 
-def finish(folder: Path, validation_loss: float) -> None:
+def finish(
+  folder: Path,
+  validation_loss: float | None,
+  pending: Sequence[Mapping[str, float]] = (),
+) -> None:
   """Writes the manifest of what is in a step's folder."""
   content = dataclasses.asdict(
-    Manifest(int(folder.name), validation_loss, _files(folder))
+    Manifest(int(folder.name), validation_loss, _files(folder), pending)
   )
   text = json.dumps({'sha256': _digest(content)} | content, indent=1)
   write_text(folder / _MANIFEST, text + '\n')
@@ -110,6 +118,15 @@ def is_unfinished(folder: Path) -> bool:
   if (folder / _MANIFEST).exists():
     return False
   return (folder / _UNFINISHED).exists()
+
+
+def is_between_evaluations(folder: Path) -> bool:
+  """Whether a step was saved, where a run was interrupted, without a loss."""
+  try:
+    found = read(folder)
+  except DamagedError:
+    return False
+  return found is not None and found.validation_loss is None
 
 
 def state(folder: Path) -> tuple[State, str]:

@@ -4,12 +4,13 @@ Shapes: B sequences of T tokens; A microbatches.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -19,7 +20,7 @@ from spectral_jax.training import sharding
 from spectral_jax.training.parallel import gather_all, on_mesh
 
 Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
+Metrics = Mapping[str, jax.Array | np.float32]
 
 
 class TrainState(flax.struct.PyTreeNode):

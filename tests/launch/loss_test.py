@@ -35,6 +35,11 @@ PREEMPTED = {**WELL, 'train': 'wait'}
     ),
     ({**WELL, 'train': 'vanish'}, 'no training on worker 0, it is killed', 3),
     (
+      {**WELL, 'train': 'interrupted'},
+      'no training on worker 0, it is killed',
+      3,
+    ),
+    (
       {**WELL, 'train': 'error', 'then': {'unreachable': [1]}},
       r'a worker is lost \(ssh: connect to worker 1',
       3,

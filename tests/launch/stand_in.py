@@ -146,7 +146,8 @@ def train(arguments):
   """Five steps of training, a checkpoint after each.
 
   well: to the end. error: until it fails at the third step. vanish: until it is
-  killed there, with its shell. wait: stays there until there is a file `go`.
+  killed there, with its shell. interrupted: until SIGTERM ends it there. wait:
+  stays there until there is a file `go`.
   """
   n = os.environ['WORKER']
   execute('mkdir', '-p', flag(arguments, '--workdir'))
@@ -163,6 +164,9 @@ def train(arguments):
     if step == 3 and behaviour == 'vanish':
       os.kill(os.getppid(), signal.SIGKILL)
       sys.exit(1)
+    if step == 3 and behaviour == 'interrupted':
+      print('interrupted; the same command goes on from the last checkpoint')
+      sys.exit(0)
     while (
       step == 3 and behaviour == 'wait' and not os.path.exists(f'{WORLD}/go')
     ):

@@ -1,15 +1,21 @@
-"""Nothing that is not finite is logged or saved as good."""
+"""What is not finite is not saved as good; an interruption loses nothing."""
 
 import dataclasses
 import math
+import signal
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from configs import base
 from spectral_jax.errors import UserError
 from spectral_jax.training import experiment, loop
+from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.experiment import Experiment, Score
+from spectral_jax.training.interruption import Interruption
+from spectral_jax.training.metrics import read_metrics
 from spectral_jax.training.settings import Settings
 
 
@@ -70,3 +76,52 @@ def test_a_compiler_that_computes_wrong_is_refused(
     monkeypatch.setattr(experiment, 'compiled_error', lambda e=error: e)
     with pytest.raises(UserError, match=r'^jaxlib .*computes .* wrong on cpu'):
       experiment.check_compiler()
+
+
+class _Interruption(Interruption):
+  """One that comes during a given step."""
+
+  def __init__(self, during: int) -> None:
+    super().__init__()
+    self._during = during
+
+  def reached(self, step: int) -> bool:
+    if step == self._during:
+      self._asked = signal.SIGTERM
+    return super().reached(step)
+
+
+def _log(workdir: Path) -> list[dict[str, float]]:
+  return [
+    {key: row[key] for key in row if 'second' not in key}
+    for row in read_metrics(workdir)
+  ]
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
+  text = tmp_path / 'text.txt'
+  text.write_text('to be or not to be ' * 40)
+  settings = _recipe(text, tmp_path)
+  train = dataclasses.replace(
+    settings.train, steps=13, evaluate_every=6, log_every=4
+  )
+  settings = dataclasses.replace(settings, train=train)
+  one, other = tmp_path / 'one', tmp_path / 'other'
+  loop.train(settings, one)
+  # Before a row of the log, twice, and at one.
+  for step, kept in ((2, [2]), (3, [3]), (8, [6, 8])):
+    loop.train(settings, other, _Interruption(during=step))
+    with Checkpoints(other) as checkpoints:
+      assert checkpoints.steps == kept
+    assert not (other / 'summary.json').exists()
+  loop.train(settings, other)
+  assert _log(one) == _log(other)
+  assert [row['step'] for row in _log(one)] == [4, 6, 8, 12, 13]
+  states = []
+  for workdir in (one, other):
+    with Checkpoints(workdir) as checkpoints:
+      assert checkpoints.steps in ([12, 13], [6, 12, 13])
+      states.append((checkpoints.steps, loop.restore(settings, workdir, '13')))
+  (steps, (_, state)), (steps_too, (_, state_too)) = states
+  assert steps == steps_too
+  jax.tree.map(np.testing.assert_array_equal, state, state_too)
