@@ -234,7 +234,8 @@ def main(argv: Sequence[str]) -> None:
     _BY.value, _KEEP.value, _WARM_UP.value, _EVERY.value, _REWIND.value
   )
   try:
-    experiment = Experiment.to_train(_settings(argv[1:]), directory)
+    experiment = Experiment.to_train(_settings(argv[1:]))
+    experiment.claim(directory)
     began = time.monotonic()
     result = describe(experiment, plan, train(experiment, plan))
   except UserError as error:

@@ -106,7 +106,9 @@ def _experiment(
   }
   recipe['mesh']['data'] = 1
   settings = Settings.from_mapping(recipe)
-  return Experiment.to_train(settings, directory)
+  experiment = Experiment.to_train(settings)
+  experiment.claim(directory)
+  return experiment
 
 
 def test_batches_go_on_at_any_step(folder: Path, tmp_path: Path) -> None:

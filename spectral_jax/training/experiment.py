@@ -109,11 +109,11 @@ class Experiment:
   mesh: Mesh
 
   @classmethod
-  def to_train(cls, settings: Settings, directory: Path) -> 'Experiment':
-    """Claims a workdir for a recipe, once its data is read and will do.
+  def to_train(cls, settings: Settings) -> 'Experiment':
+    """The recipe, once its data is read and will do.
 
     Raises:
-      UserError: for data, devices, a compiler or a workdir that will not do.
+      UserError: for data, devices or a compiler that will not do.
     """
     with processes.together():
       corpus = _corpus(settings.data)
@@ -123,14 +123,21 @@ class Experiment:
       experiment.train_batches(0)
       experiment.evaluation_batches('validation')
       check_compiler()
-    digest = experiment.digest()
+    return experiment
+
+  def claim(self, directory: Path) -> None:
+    """Makes a workdir this recipe's, or checks that it is.
+
+    Raises:
+      UserError: for one that will not do.
+    """
+    digest = self.digest()
     with processes.together():
       if processes.is_first():
-        workdir.claim(directory, settings, digest, tokenizer)
+        workdir.claim(directory, self.settings, digest, self.tokenizer)
     with processes.together():
       if not processes.is_first():
-        workdir.check_shared(directory, settings, digest)
-    return experiment
+        workdir.check_shared(directory, self.settings, digest)
 
   @classmethod
   def trained(cls, settings: Settings, directory: Path) -> 'Experiment':

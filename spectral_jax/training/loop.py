@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from spectral_jax.errors import UserError
-from spectral_jax.training import console, processes, report, workdir
+from spectral_jax.training import console, lock, processes, report, workdir
 from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.interruption import Interruption
@@ -139,11 +139,20 @@ def train(
   summary.json, config.json, sample.txt, loss.png and spectra.png.
 
   Raises:
-    UserError: for data, a directory or devices that will not do, a loss or
-      gradient that is not finite, or a checkpoint that cannot be read.
+    UserError: for data, a directory or devices that will not do, a directory
+      in which another run trains, a loss or gradient that is not finite, or a
+      checkpoint that cannot be read.
   """
-  interruption = interruption or Interruption()
-  experiment = Experiment.to_train(settings, directory)
+  experiment = Experiment.to_train(settings)
+  with lock.taken(directory):
+    experiment.claim(directory)
+    _train(experiment, directory, interruption or Interruption())
+
+
+def _train(
+  experiment: Experiment, directory: Path, interruption: Interruption
+) -> None:
+  """What `train` does in a workdir that is this recipe's."""
   with Checkpoints(directory) as checkpoints:
     latest = checkpoints.recover()
     facts = report.describe(experiment)

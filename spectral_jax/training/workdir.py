@@ -125,6 +125,28 @@ def holds_run(workdir: Path) -> bool:
   return bool(step_folders(folder) or steps_aside(folder))
 
 
+def make(workdir: Path) -> None:
+  """Makes a workdir, if it is not there.
+
+  Raises:
+    UserError: if it is no folder, or not writable.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except (FileExistsError, NotADirectoryError):
+    raise UserError(
+      f'--workdir: {workdir} is, or lies below, a file; name a folder.'
+    ) from None
+  except OSError as error:
+    raise UserError(
+      f'--workdir: cannot make {workdir}: {error.strerror}; name another.'
+    ) from None
+  if not os.access(workdir, os.W_OK | os.X_OK):
+    raise UserError(
+      f'--workdir: {workdir} is not writable; name another or change its mode.'
+    )
+
+
 def claim(
   workdir: Path, settings: Settings, digest: str, tokenizer: Tokenizer
 ) -> None:
@@ -141,23 +163,10 @@ def claim(
       recipe (the differing keys are named), on another text or by another
       tokenizer.
   """
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except (FileExistsError, NotADirectoryError):
-    raise UserError(
-      f'--workdir: {workdir} is, or lies below, a file; name a folder.'
-    ) from None
-  except OSError as error:
-    raise UserError(
-      f'--workdir: cannot make {workdir}: {error.strerror}; name another.'
-    ) from None
+  make(workdir)
   steps = checkpoints(workdir)
   if steps.exists() and not steps.is_dir():
     raise UserError(f'--workdir: {steps} is a file; move it or name another.')
-  if not os.access(workdir, os.W_OK | os.X_OK):
-    raise UserError(
-      f'--workdir: {workdir} is not writable; name another or change its mode.'
-    )
   if holds_run(workdir):
     check_recipe(workdir, settings)
     check_data(workdir, digest)
