@@ -12,6 +12,7 @@ from spectral_jax.training.command import fail, one_line
 _VERBS = {
   'convert': 'dense to spectral, spectral to dense, or from one K to another',
   'elastic': 'what the loss is with fewer coefficients',
+  'export': 'the model for others to run, or in a small file',
   'inspect': "each layer's rank, energy and storage; the pictures",
   'verify': 'whether each checkpoint is what was saved',
 }

@@ -213,11 +213,24 @@ def check_recipe(workdir: Path, settings: Settings) -> None:
 
 def check_data(workdir: Path, digest: str) -> None:
   """Raises UserError if the run in the workdir was trained on another text."""
-  if read_json(workdir / _DATA) != {'sha256': digest}:
+  if read_digest(workdir) != digest:
     raise UserError(
       f'--workdir: the run in {workdir} was trained on another text (sha256 in '
       f'{workdir / _DATA}); give that text or name another workdir.'
     )
+
+
+def read_digest(workdir: Path) -> str:
+  """The SHA-256 of the data that the run in a workdir was trained on.
+
+  Raises:
+    UserError: if it is not there.
+  """
+  path = workdir / _DATA
+  content = read_json(path)
+  if not isinstance(digest := content.get('sha256'), str):
+    raise UserError(f'{path}: expected a sha256; restore it.')
+  return digest
 
 
 def read_tokenizer(workdir: Path) -> Tokenizer:
