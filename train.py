@@ -9,6 +9,7 @@
 The same command again goes on where the run stopped.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -51,6 +52,9 @@ def main(argv: Sequence[str]) -> None:
   except KeyboardInterrupt:
     print('\ninterrupted')
     sys.exit(130)
+  except BrokenPipeError:  # who reads the output, as head, has enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)
   if stopped.by:
     sys.exit(interruption.told(stopped.by))
 

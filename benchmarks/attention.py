@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from benchmarks import timing
-from spectral_jax.models.transformer import causal_attention
+from spectral_jax.models.attention import causal_attention
 
 _ROUNDS = flags.DEFINE_integer('rounds', 30, 'Counted calls of each.')
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

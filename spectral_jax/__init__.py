@@ -26,6 +26,7 @@ from spectral_jax.layers.low_rank import LowRankDense
 from spectral_jax.layers.rules import Rule
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.layers.swap import Spectralized, spectralize
+from spectral_jax.models.generate import generate
 from spectral_jax.training.scaling import scale_by_selection
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
   'coefficients_from_kernel',
   'find_layers',
   'find_selections',
+  'generate',
   'kernel_from_coefficients',
   'layer_table',
   'match_layers',

@@ -16,6 +16,7 @@ from tests.trainer import assert_refused, small, train
     ('--config.train.steps=1e3', r'train\.steps.*whole number'),
     ('--config=nothing.py', r'--config: no such file as nothing\.py'),
     ('--seed=-1', r'seed=-1.*\[0, 4294967295\]'),
+    ('--top_k=-1', r'top_k=-1'),
     ('--config=configs/paper.py:full', r'row: .*spectral-50.*full'),
     ('--wrokdir=x', r"'wrokdir'.*workdir"),
     ('train', r"unexpected argument 'train'"),
@@ -73,6 +74,14 @@ def test_a_run_that_is_another_gets_one_line(
     ),
     r'--checkpoint: .*latest, best or a step .*120',
   )
+  for flag, expected in (
+    ('--top_p=0', r'--top_p: expected a number above 0 .*got 0\.0'),
+    ('--top_p=nan', r'--top_p: .*got nan'),
+    ('--stop=', r'--stop: expected some text'),
+  ):
+    assert_refused(
+      train('--mode=sample', f'--workdir={workdir}', flag, text=text), expected
+    )
   assert_refused(
     train(
       '--mode=sample',

@@ -141,21 +141,57 @@ def test_a_finished_run_only_reports(
   assert metrics_rows(workdir) == before
 
 
+def _sample(
+  workdir: Path, text: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+  return train(
+    *('--mode=sample', f'--workdir={workdir}', *arguments), text=text
+  )
+
+
 def test_sample_goes_on_from_a_prompt(
   finished: tuple[Path, str], text: Path
 ) -> None:
-  workdir, _ = finished
-  arguments = (
-    '--mode=sample',
-    f'--workdir={workdir}',
-    '--prompt=the quick',
-    '--length=60',
-    '--checkpoint=100',
-  )
-  result = train(*arguments, text=text)
+  """The text alone is on standard output, and begins with the prompt."""
+  arguments = ('--prompt=the quick', '--length=60', '--checkpoint=100')
+  result = _sample(finished[0], text, *arguments)
   assert result.returncode == 0, result.stderr
-  assert 'step 100' in result.stdout
-  assert 'the quick' in result.stdout
+  assert result.stdout.startswith('the quick')
+  assert len(result.stdout) == len('the quick') + 60 + 1
+  step, speed = result.stderr.splitlines()
+  assert step == 'step 100'
+  assert re.fullmatch(
+    r'60 tokens in [\d.]+ s; [\d,]+ tokens/s after the first 16', speed
+  )
+  several = _sample(
+    *(finished[0], text, *arguments, '--samples=3', '--stop=own', '--top_k=9'),
+    *('--temperature=2', '--top_p=0.99'),
+  )
+  texts = re.split(r'--- sample (\d) of 3 ---\n', several.stdout)
+  assert texts[::2][0] == ''
+  assert texts[1::2] == ['1', '2', '3']
+  shown = texts[2::2]
+  assert len(set(shown)) == 3
+  for each in shown:
+    assert each.startswith('the quick')
+    assert 'own' not in each
+
+
+def test_who_reads_a_sample_may_have_enough(
+  finished: tuple[Path, str], text: Path
+) -> None:
+  process = start(
+    *('train.py', '--mode=sample', f'--workdir={finished[0]}'),
+    *('--length=1000000000',),
+    tmp=text.parent,
+  )
+  assert process.stdout is not None
+  assert process.stderr is not None
+  with process.stderr:
+    process.stdout.read(100)
+    process.stdout.close()
+    assert process.stderr.read().splitlines() == ['step 120']
+  assert process.wait(timeout=120) == 141
 
 
 def test_help_explains_every_flag_and_key(text: Path) -> None:

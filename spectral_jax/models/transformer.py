@@ -1,7 +1,7 @@
 """A decoder-only transformer whose linear layers are a choice.
 
 Shapes: B sequences, T tokens, D width, H heads, F = 4D hidden units of the MLP,
-V vocabulary; S is T on the side of the keys.
+V vocabulary.
 """
 
 import dataclasses
@@ -11,9 +11,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.attention import Cache, causal_attention
 
 # The name of the stack of blocks that are scanned.
 SCANNED = 'blocks'
@@ -123,23 +123,6 @@ class TransformerConfig:
     return jax.tree.map(lambda leaf: leaf[layer], found) if self.scan else found
 
 
-def causal_attention(
-  q_BxTxHxE: jax.Array, k_BxSxHxE: jax.Array, v_BxSxHxE: jax.Array
-) -> jax.Array:
-  """Scaled dot-product attention in which no token sees a later one.
-
-  Written out, because on CPU it is faster forward and backward than
-  `jax.nn.dot_product_attention` (benchmarks/attention.py). The softmax is taken
-  in float32.
-  """
-  q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q_BxTxHxE, k_BxSxHxE, v_BxSxHxE))
-  scores = q @ jnp.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1])
-  seen_1x1xTxS = np.tri(q.shape[2], k.shape[2], dtype=bool)[None, None]
-  scores = jnp.where(seen_1x1xTxS, scores.astype(jnp.float32), -jnp.inf)
-  weights = jax.nn.softmax(scores).astype(v.dtype)
-  return jnp.swapaxes(weights @ v, 1, 2)
-
-
 class Block(nn.Module):
   """One pre-norm block: attention, then MLP, each added to the stream."""
 
@@ -164,8 +147,14 @@ class Block(nn.Module):
     )
 
   @nn.compact
-  def __call__(self, x_BxTxD: jax.Array, train: bool = False) -> jax.Array:
-    """Maps [B, T, D] to [B, T, D]."""
+  def __call__(
+    self,
+    x_BxTxD: jax.Array,
+    train: bool = False,
+    cache: Cache | None = None,
+    start: jax.typing.ArrayLike = 0,
+  ) -> tuple[jax.Array, Cache | None]:
+    """Maps [B, T, D] to [B, T, D]; the cache has the `start` tokens before."""
     config = self.config
     drop = nn.Dropout(config.dropout, deterministic=not train)
     h = nn.LayerNorm(dtype=config.dtype, name='attention_norm')(x_BxTxD)
@@ -174,11 +163,15 @@ class Block(nn.Module):
     else:
       qkv = [self._linear(name)(h) for name in ('query', 'key', 'value')]
     heads = (*h.shape[:2], config.heads, -1)
-    attended = causal_attention(*(part.reshape(heads) for part in qkv))
+    q, k, v = (part.reshape(heads) for part in qkv)
+    if cache is None:
+      attended = causal_attention(q, k, v)
+    else:
+      attended, cache = cache.attend(q, k, v, start)
     x_BxTxD += drop(self._linear('out')(attended.reshape(h.shape)))
     h = nn.LayerNorm(dtype=config.dtype, name='mlp_norm')(x_BxTxD)
     hidden_BxTxF = nn.gelu(self._linear('mlp_in')(h))
-    return x_BxTxD + drop(self._linear('mlp_out')(hidden_BxTxF))
+    return x_BxTxD + drop(self._linear('mlp_out')(hidden_BxTxF)), cache
 
 
 class Transformer(nn.Module):
@@ -199,11 +192,42 @@ class Transformer(nn.Module):
   vocabulary: int
   config: TransformerConfig = TransformerConfig()
 
-  @nn.compact
   def __call__(
     self, tokens_BxT: jax.Array, *, train: bool = False
   ) -> jax.Array:
     """Maps tokens to logits; `train` turns dropout on (rng `dropout`)."""
+    logits_BxTxV, _ = self._run(tokens_BxT, train)
+    return logits_BxTxV
+
+  def extend(
+    self,
+    tokens_BxT: jax.Array,
+    cache: dict[str, Cache],
+    start: jax.typing.ArrayLike,
+  ) -> tuple[jax.Array, dict[str, Cache]]:
+    """Logits [B, T, V] of tokens that follow others, and the cache with them.
+
+    Args:
+      tokens_BxT: as many as there are places left in the context.
+      cache: of `empty_cache`, or as it was returned.
+      start: how many tokens went before.
+    """
+    return self._run(tokens_BxT, False, cache, start)
+
+  def empty_cache(self, samples: int) -> dict[str, Cache]:
+    """The cache of B samples before their first token, by block."""
+    config = self.config
+    size = config.width // config.heads
+    shape: tuple[int, ...] = (samples, config.heads, config.context, size)
+    if config.scan:
+      shape = (config.layers, *shape)
+    names = {config.block_name(layer) for layer in range(config.layers)}
+    return {name: Cache.empty(shape, config.dtype) for name in sorted(names)}
+
+  @nn.compact
+  def _run(
+    self, tokens_BxT: jax.Array, train: bool, cache: Any = None, start: Any = 0
+  ) -> tuple[jax.Array, Any]:
     config = self.config
     length = tokens_BxT.shape[1]
     if length > config.context:
@@ -221,31 +245,35 @@ class Transformer(nn.Module):
     positions = self.param(
       'positions', embed_init, (config.context, config.width)
     )
-    x_BxTxD += positions[None, :length].astype(config.dtype)
+    positions_TxD = jax.lax.dynamic_slice_in_dim(positions, start, length)
+    x_BxTxD += positions_TxD[None].astype(config.dtype)
     x_BxTxD = nn.Dropout(config.dropout, deterministic=not train)(x_BxTxD)
-    x_BxTxD = self._blocks(x_BxTxD, train)
+    x_BxTxD, cache = self._blocks(x_BxTxD, train, cache, start)
     x_BxTxD = nn.LayerNorm(dtype=config.dtype, name='final_norm')(x_BxTxD)
     logits_BxTxV = nn.Dense(
       self.vocabulary, use_bias=False, dtype=config.dtype, name='head'
     )(x_BxTxD)
-    return logits_BxTxV.astype(jnp.float32)
+    return logits_BxTxV.astype(jnp.float32), cache
 
-  def _blocks(self, x_BxTxD: jax.Array, train: bool) -> jax.Array:
+  def _blocks(
+    self, x_BxTxD: jax.Array, train: bool, cache: Any, start: Any
+  ) -> tuple[jax.Array, Any]:
     config = self.config
     block = Block
     if config.remat:
       # Within a scan nothing can be merged with the first computation.
       block = nn.remat(Block, static_argnums=2, prevent_cse=not config.scan)
+    caches = dict(cache or {})
     if not config.scan:
       for layer in range(config.layers):
         name = config.block_name(layer)
-        x_BxTxD = block(config, layer, name=name)(x_BxTxD, train)
-      return x_BxTxD
+        x_BxTxD, caches[name] = block(config, layer, name=name)(
+          x_BxTxD, train, caches.get(name), start
+        )
+      return x_BxTxD, caches
 
-    def body(
-      stacked: nn.Module, x_BxTxD: jax.Array, _: None
-    ) -> tuple[jax.Array, None]:
-      return stacked(x_BxTxD, train), None
+    def body(stacked: nn.Module, x_BxTxD: jax.Array, own: Any) -> Any:
+      return stacked(x_BxTxD, train, own, start)
 
     scan = nn.scan(
       body,
@@ -253,5 +281,6 @@ class Transformer(nn.Module):
       split_rngs={'params': True, 'dropout': True},
       length=config.layers,
     )
-    x_BxTxD, _ = scan(block(config, 0, name=SCANNED), x_BxTxD, None)
-    return x_BxTxD
+    stacked = block(config, 0, name=SCANNED)
+    x_BxTxD, caches[SCANNED] = scan(stacked, x_BxTxD, caches.get(SCANNED))
+    return x_BxTxD, caches

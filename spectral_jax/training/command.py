@@ -1,5 +1,6 @@
 """The command line's flags, and one clear line for each mistake in them."""
 
+import dataclasses
 import itertools
 import math
 import re
@@ -30,7 +31,11 @@ _ALIKE = (
   'prompt',
   'length',
   'temperature',
+  'top_k',
+  'top_p',
   'seed',
+  'stop',
+  'samples',
   'process_count',
 )
 _OWN = ('config.data.path', 'config.data.directory')
@@ -112,6 +117,28 @@ def define_flags(default_config: Path) -> None:
     Sampling.temperature,
     'For sample: divides the logits; 0 takes the likeliest token.',
     lower_bound=0.0,
+  )
+  flags.DEFINE_integer(
+    'top_k',
+    Sampling.top_k,
+    'For sample: draws from so many likeliest tokens; 0 for all.',
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+  )
+  flags.DEFINE_float(
+    'top_p',
+    Sampling.top_p,
+    'For sample: draws from the likeliest tokens that together have this '
+    'probability; 1 for all.',
+  )
+  flags.DEFINE_string(
+    'stop', None, 'For sample: ends a text before it says this.'
+  )
+  flags.DEFINE_integer(
+    'samples',
+    Sampling.samples,
+    'For sample: texts to generate at once.',
+    lower_bound=1,
   )
   flags.DEFINE_integer(
     'seed',
@@ -219,14 +246,22 @@ def sampling() -> Sampling:
   """What the parsed flags say of the text to generate.
 
   Raises:
-    UserError: for a temperature that is no number.
+    UserError: for a number that is none, or out of its range.
   """
   values = flags.FLAGS
   if not math.isfinite(values.temperature):
     raise UserError(
       f'--temperature: expected 0 or more, got {values.temperature}.'
     )
-  return Sampling(values.prompt, values.length, values.temperature, values.seed)
+  if not 0 < values.top_p <= 1:
+    raise UserError(
+      f'--top_p: expected a number above 0 and up to 1, got {values.top_p}.'
+    )
+  if values.stop == '':
+    raise UserError('--stop: expected some text, got none.')
+  names = (field.name for field in dataclasses.fields(Sampling))
+  given: dict[str, Any] = {name: values[name].value for name in names}
+  return Sampling(**given)
 
 
 def told(settings: Settings) -> dict[str, Any]:

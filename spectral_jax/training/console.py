@@ -1,6 +1,7 @@
 """What a run says on standard output: facts, progress, samples of text."""
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Self
 
@@ -48,6 +49,18 @@ def print_sample(title: str, text: str) -> None:
     Text(text.translate(_VISIBLE)), title=Text(title), title_align='left'
   )
   _console().print(panel)
+
+
+def print_text(text: str) -> None:
+  """Prints generated text at once, on a terminal as `print_sample` shows it."""
+  if sys.stdout.isatty():
+    text = text.translate(_VISIBLE)
+  print(text, end='', flush=True)
+
+
+def print_aside(line: str) -> None:
+  """Prints a line on standard error, where it is in no pipe's way."""
+  print(line, file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -15,6 +15,7 @@ from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.interruption import Interruption
 from spectral_jax.training.metrics import MetricsLog
 from spectral_jax.training.optimizer import learning_rate_schedule
+from spectral_jax.training.sampling import print_samples
 from spectral_jax.training.settings import Sampling, Settings
 from spectral_jax.training.step import Metrics, TrainState
 
@@ -227,12 +228,11 @@ def evaluate(settings: Settings, directory: Path, checkpoint: str) -> None:
 def sample(
   settings: Settings, directory: Path, checkpoint: str, sampling: Sampling
 ) -> None:
-  """Prints text that a checkpoint generates after a prompt.
+  """Prints text that a checkpoint generates after a prompt, as it comes.
 
   Raises:
     UserError: if there is no such checkpoint, or a character of the prompt is
       not in the vocabulary.
   """
   experiment, state = restore(settings, directory, checkpoint)
-  text = report.sample_text(experiment, state.params, sampling)
-  console.print_sample(f'step {int(state.step)}', text)
+  print_samples(experiment, state.params, sampling, int(state.step))

@@ -8,12 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from spectral_jax.data.tokenizer import Tokenizer
-from spectral_jax.errors import UserError
-from spectral_jax.models.generate import generate
 from spectral_jax.training import console, processes, workdir
 from spectral_jax.training.experiment import Experiment, Score
 from spectral_jax.training.machine import machine_facts
+from spectral_jax.training.sampling import sample_text
 from spectral_jax.training.settings import Sampling
 from spectral_jax.training.spectra import magnitudes, stable_ranks
 
@@ -75,40 +73,6 @@ def median_speed(rows: list[dict[str, float]]) -> float:
   """Median tokens a second over the rows of a log; compiling is an outlier."""
   speeds = [r['tokens_per_second'] for r in rows if 'tokens_per_second' in r]
   return float(np.median(speeds)) if speeds else math.nan
-
-
-def _prompt_tokens(tokenizer: Tokenizer, prompt: str | None) -> np.ndarray:
-  """What the sample goes on from: of documents, the beginning of one."""
-  if tokenizer.separator is not None:
-    tokens = tokenizer.encode(prompt or '')
-    return np.concatenate([[tokenizer.separator], tokens]).astype(np.int32)
-  if prompt:
-    return tokenizer.encode(prompt)
-  try:
-    return tokenizer.encode('\n')
-  except UserError:  # a text of one line
-    return np.zeros(1, np.int32)
-
-
-def sample_text(experiment: Experiment, params: Any, sampling: Sampling) -> str:
-  """The prompt and the tokens generated after it, as text.
-
-  Without a prompt it begins a document, a line, or at the vocabulary's first
-  character.
-
-  Raises:
-    UserError: if the tokenizer does not know a character of the prompt.
-  """
-  tokens = _prompt_tokens(experiment.tokenizer, sampling.prompt)
-  following = generate(
-    experiment.model,
-    params,
-    tokens,
-    length=sampling.length,
-    key=jax.random.key(sampling.seed),
-    temperature=sampling.temperature,
-  )
-  return experiment.tokenizer.decode(np.concatenate([tokens, following]))
 
 
 def draw(

@@ -176,13 +176,21 @@ class Sampling:
     prompt: what it goes on from; by default, as a text begins.
     length: tokens to generate.
     temperature: divides the logits; 0 takes the likeliest token.
+    top_k: draws from so many likeliest tokens; 0 for all.
+    top_p: draws from the likeliest tokens that together have this probability.
     seed: draws the text.
+    stop: ends a text before it says this.
+    samples: how many texts.
   """
 
   prompt: str | None = None
   length: int = 400
   temperature: float = 0.8
+  top_k: int = 0
+  top_p: float = 1.0
   seed: int = 0
+  stop: str | None = None
+  samples: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

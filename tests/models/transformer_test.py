@@ -13,11 +13,11 @@ import pytest
 
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.attention import causal_attention
 from spectral_jax.models.transformer import (
   Block,
   Transformer,
   TransformerConfig,
-  causal_attention,
 )
 
 DENSE = LinearConfig('dense')
@@ -244,7 +244,7 @@ def test_a_scanned_stack_applies_its_blocks_in_turn() -> None:
   }
   x = params['embed']['embedding'][tokens] + params['positions'][None]
   for block in unrolled.values():
-    x = Block(config, 0).apply({'params': block}, x)
+    x, _ = Block(config, 0).apply({'params': block}, x)
   x = nn.LayerNorm().apply({'params': params['final_norm']}, x)
   np.testing.assert_allclose(
     model.apply({'params': params}, tokens),
