@@ -16,9 +16,12 @@ def test_requirements_and_project_agree() -> None:
   pins = set(project['dependencies'])
   for extra in project['optional-dependencies'].values():
     pins |= set(extra)
-  lines = (REPOSITORY / 'requirements.txt').read_text().splitlines()
-  required = {line for line in lines if line and not line.startswith('#')}
-  assert required == pins
+  names = ('requirements.txt', 'requirements-export.txt')
+  text = '\n'.join((REPOSITORY / name).read_text() for name in names)
+  required = {
+    line for line in text.splitlines() if line and not line.startswith('#')
+  }
+  assert required == pins | {'-r requirements.txt'}
 
 
 def test_the_tpus_requirements_have_the_same_pin() -> None:

@@ -1,6 +1,7 @@
 """Writes a trained model for others to run.
 
   python -m spectral_jax export WORKDIR OUT --format=safetensors
+  python -m spectral_jax export WORKDIR OUT --format=onnx [--rebuild=export]
 
 OUT is a new file or folder, as the format has it. See docs/export.md.
 """
@@ -13,12 +14,13 @@ from absl import flags
 
 from spectral_jax.commands.runs import Run, define_checkpoint_flag
 from spectral_jax.errors import UserError
-from spectral_jax.export.trained import DTYPES, Options, Trained
+from spectral_jax.export.trained import DTYPES, REBUILD, Options, Trained
 from spectral_jax.training import workdir
 
 # Each in a module of its own, since it may want a library of its own.
 _FORMATS = {
   'safetensors': 'coefficients',
+  'onnx': 'decoder',
 }
 
 
@@ -26,6 +28,13 @@ def define_flags() -> None:
   """Defines this command's flags."""
   define_checkpoint_flag()
   flags.DEFINE_enum('format', 'safetensors', list(_FORMATS), 'Of OUT.')
+  flags.DEFINE_enum(
+    'rebuild',
+    'inside',
+    list(REBUILD),
+    'For onnx and stablehlo: whether OUT makes kernels of coefficients when it '
+    'is loaded, or has them made.',
+  )
   flags.DEFINE_enum('dtype', None, list(DTYPES), 'Of the numbers in OUT.')
 
 
@@ -88,7 +97,7 @@ def run(arguments: list[str]) -> None:
   # Under another name until it is whole.
   partial = out.with_name(f'{out.name}.partial')
   try:
-    module.write(trained, partial, Options(values.dtype))
+    module.write(trained, partial, Options(values.dtype, values.rebuild))
     partial.replace(out)
   except OSError as error:
     raise UserError(f'OUT: {out}: {error.strerror}; name another.') from None

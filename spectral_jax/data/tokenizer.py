@@ -187,8 +187,8 @@ def make_tokenizer(name: str, text: str | None) -> Tokenizer:
     raise UserError(f'{path}: {error}') from error
 
 
-def save_tokenizer(tokenizer: Tokenizer, path: str | pathlib.Path) -> None:
-  """Writes the tokenizer as JSON, for `load_tokenizer`."""
+def tokenizer_fields(tokenizer: Tokenizer) -> dict[str, Any]:
+  """What a tokenizer is, for JSON."""
   fields: dict[str, Any] = {'name': tokenizer.name}
   match tokenizer:
     case CharTokenizer():
@@ -197,6 +197,12 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | pathlib.Path) -> None:
       fields['separator'] = tokenizer.separator
     case SentencePieceTokenizer():
       fields['model'] = base64.b64encode(tokenizer.model).decode()
+  return fields
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: str | pathlib.Path) -> None:
+  """Writes the tokenizer as JSON, for `load_tokenizer`."""
+  fields = tokenizer_fields(tokenizer)
   pathlib.Path(path).write_text(json.dumps(fields) + '\n', encoding='utf-8')
 
 

@@ -13,6 +13,7 @@ from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.models.transformer import Transformer
 
+REBUILD = ('inside', 'export')
 DTYPES = ('float32', 'bfloat16', 'int8', 'int4')
 
 
@@ -68,6 +69,10 @@ class Options:
   Attributes:
     dtype: of the numbers that are stored, one of `DTYPES`; None for what the
       format itself prefers.
+    rebuild: where kernels are made of their coefficients, one of `REBUILD`:
+      `inside` what is written, when it is loaded, or at `export`, which stores
+      every weight.
   """
 
   dtype: str | None = None
+  rebuild: str = 'inside'

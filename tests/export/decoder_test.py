@@ -1,0 +1,165 @@
+"""A transformer under onnxruntime, and what it takes of a file."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from spectral_jax.data.tokenizer import ByteTokenizer
+from spectral_jax.errors import UserError
+from spectral_jax.export import decoder
+from spectral_jax.export.trained import Options, Trained
+from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.transformer import Transformer, TransformerConfig
+from spectral_jax.training import loop
+from spectral_jax.training.settings import Settings
+from spectral_jax.training.workdir import read_recipe
+from tests.trainer import REPOSITORY, run
+
+_REASON = 'wants requirements-export.txt'
+onnx = pytest.importorskip('onnx', reason=_REASON)
+onnxruntime = pytest.importorskip('onnxruntime', reason=_REASON)
+
+SMALL = {'context': 16, 'width': 32, 'layers': 2, 'heads': 2}
+
+
+def random_model(**config: Any) -> Trained:
+  model = Transformer(256, TransformerConfig(**SMALL | config))
+  tokens = np.zeros((1, 16), np.int32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
+  draw = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda leaf: np.float32(draw.normal(size=leaf.shape) / 4), shapes
+  )
+  return Trained(model, params, ByteTokenizer())
+
+
+def session(trained: Trained, path: Path, rebuild: str = 'inside') -> Any:
+  decoder.write(trained, path, Options(rebuild=rebuild))
+  return onnxruntime.InferenceSession(path)
+
+
+def no_past(session: Any, batch: int) -> dict[str, np.ndarray]:
+  return {
+    value.name: np.zeros((batch, value.shape[1], 0, value.shape[3]), np.float32)
+    for value in session.get_inputs()[1:]
+  }
+
+
+@pytest.mark.parametrize(
+  ('config', 'rebuild'),
+  [
+    ({'linear': LinearConfig(selection='strided')}, 'inside'),
+    ({'linear': LinearConfig(selection='random')}, 'export'),
+    ({'linear': LinearConfig(basis='orthonormal')}, 'export'),
+    ({'qkv': 'separate', 'scan': True}, 'inside'),
+    ({'linear': LinearConfig(kind='dense')}, 'inside'),
+    ({'linear': LinearConfig(kind='low_rank', rank=4)}, 'export'),
+  ],
+)
+def test_logits_are_jax_s_in_one_call_and_in_several(
+  config: dict[str, Any], rebuild: str, tmp_path: Path
+) -> None:
+  trained = random_model(**config)
+  tokens = np.random.default_rng(0).integers(256, size=(3, 16))
+  expected = jax.jit(trained.model.apply)({'params': trained.params}, tokens)
+  running = session(trained, tmp_path / 'model.onnx', rebuild)
+  past = no_past(running, 3)
+  logits, *_ = running.run(None, {'input_ids': tokens} | past)
+  np.testing.assert_allclose(logits, expected, atol=2e-5)
+  parts = []
+  for part in np.split(tokens, [5, 6, 7], axis=1):
+    logits, *present = running.run(None, {'input_ids': part} | past)
+    past = dict(zip(past, present, strict=True))
+    parts.append(logits)
+  np.testing.assert_allclose(np.concatenate(parts, 1), expected, atol=2e-5)
+
+
+def test_a_file_is_no_larger_than_what_is_stored(tmp_path: Path) -> None:
+  trained = random_model(width=128, layers=1, linear=LinearConfig(keep=0.1))
+  written, optimized = tmp_path / 'model.onnx', tmp_path / 'optimized.onnx'
+  decoder.write(trained, written, Options())
+  assert trained.bytes < written.stat().st_size < trained.bytes + 20_000
+  # Kernels are made once, where the model is loaded.
+  options = onnxruntime.SessionOptions()
+  options.optimized_model_filepath = str(optimized)
+  options.log_severity_level = 3  # such a file is for this machine alone
+  onnxruntime.InferenceSession(written, options)
+  kinds = {node.op_type for node in onnx.load(optimized).graph.node}
+  assert 'Softmax' in kinds
+  assert not kinds & {'Cos', 'TopK', 'ScatterElements'}
+  written.unlink()
+  decoder.write(trained, written, Options(rebuild='export'))
+  dense = random_model(width=128, layers=1, linear=LinearConfig(kind='dense'))
+  assert written.stat().st_size > dense.bytes
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+  trained = random_model(linear=LinearConfig(basis='orthonormal'))
+  with pytest.raises(UserError, match='--rebuild=inside: not of the basis'):
+    decoder.write(trained, tmp_path / 'model.onnx', Options())
+  with pytest.raises(UserError, match='--dtype: expected float32, got int8'):
+    decoder.write(trained, tmp_path / 'model.onnx', Options('int8'))
+  assert not list(tmp_path.iterdir())
+
+
+def trained_model(workdir: Path) -> Trained:
+  settings = Settings.from_mapping(read_recipe(workdir))
+  experiment, state = loop.restore(settings, workdir, 'latest')
+  return Trained(experiment.model, state.params, experiment.tokenizer)
+
+
+def greedy(trained: Trained, prompt: str, length: int) -> str:
+  """Text by JAX, which encodes every window as a whole."""
+  context = trained.model.config.context
+  apply = jax.jit(trained.model.apply)
+  text = trained.tokenizer.encode(prompt).tolist()
+  window = text[-context:]
+  for _ in range(length):
+    padded = np.pad(window, (0, context - len(window)))[None]
+    logits = apply({'params': trained.params}, padded)
+    text.append(int(logits[0, len(window) - 1].argmax()))
+    window.append(text[-1])
+    if len(window) > context:
+      window = window[decoder.slide(context) :]
+  return trained.tokenizer.decode(text)
+
+
+def test_text_where_there_is_no_jax(
+  finished: tuple[Path, str], text: Path, tmp_path: Path
+) -> None:
+  out = tmp_path / 'model.onnx'
+  result = run(
+    '-m',
+    'spectral_jax',
+    'export',
+    finished[0],
+    out,
+    '--format=onnx',
+    tmp=text.parent,
+  )
+  assert (result.returncode, result.stderr) == (0, '')
+  assert f'written: {out} ({out.stat().st_size:,} bytes)' in result.stdout
+  (program,) = re.findall(
+    r'```python\n(.*?)```', (REPOSITORY / 'docs' / 'edge.md').read_text(), re.S
+  )
+  blocked = 'import sys\nsys.modules.update(jax=None, flax=None, onnx=None)\n'
+  program = f'{blocked}{program}\nassert "jaxlib" not in sys.modules\n'
+  prompt = 'the quick'
+  printed = subprocess.run(
+    [sys.executable, '-c', program, out, prompt, '60'],
+    cwd=tmp_path,  # where there is no spectral_jax either
+    env=os.environ | {'PYTHONPATH': ''},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert printed.stderr == ''
+  trained = trained_model(finished[0])
+  assert printed.stdout == greedy(trained, prompt, 60) + '\n'
