@@ -11,6 +11,7 @@ from spectral_jax.training.command import fail, one_line
 
 _VERBS = {
   'convert': 'dense to spectral, spectral to dense, or from one K to another',
+  'demo': 'the model in a browser, on this machine',
   'elastic': 'what the loss is with fewer coefficients',
   'export': 'the model for others to run, or in a small file',
   'inspect': "each layer's rank, energy and storage; the pictures",

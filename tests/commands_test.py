@@ -235,7 +235,9 @@ def test_any_flax_parameters(as_file: bool, text: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [
-    (['konvert'], '^error: konvert: no such verb; there are convert, elastic'),
+    (['konvert'], '^error: konvert: no such verb; there are convert, demo, e'),
+    (['demo', 'nowhere'], '--workdir: no run in nowhere'),
+    (['demo', 'nowhere', '--port=http'], '--port=http'),
     (['inspect', 'nowhere'], '--workdir: no run in nowhere'),
     (['inspect', 'x', '--checkpont=1'], "flag 'checkpont'"),
     (['convert', 'README.md', 'configs'], 'OUT: configs is there already'),

@@ -16,7 +16,9 @@ MAY_IMPORT = {
   'convert': {'layers', 'core'},
   'training': {'models', 'data', 'layers', 'core'},
   'export': {'training', 'convert', 'models', 'data', 'layers', 'core'},
+  'demo': {'export', 'training', 'models', 'data', 'layers', 'core'},
   'commands': {
+    'demo',
     'export',
     'training',
     'convert',

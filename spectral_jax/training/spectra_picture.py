@@ -61,8 +61,8 @@ def draw_spectra(
   figure.suptitle(
     title, y=1 - 0.15 / figure.get_figheight(), fontsize=14, parse_math=False
   )
-  means = {kind: _mean_stored(stack, 0) for kind, stack in spectra.items()}
-  cells = {kind: _pool(mean) for kind, mean in means.items()}
+  means = {kind: mean_stored(stack, 0) for kind, stack in spectra.items()}
+  cells = {kind: pool(mean) for kind, mean in means.items()}
   scale = _scale(list(cells.values()))
   for (kind, stack), (plane, corner, *curves) in zip(
     spectra.items(), grid.T, strict=True
@@ -80,7 +80,7 @@ def draw_spectra(
     corner.set_title(f'first layer, lowest {a} × {b}', fontsize=10)
     image = _draw_plane(corner, low, low.shape, (1, 1), scale)
     if initial is not None:
-      _draw_curves(curves[0], means[kind], _mean_stored(initial[kind], 0))
+      _draw_curves(curves[0], means[kind], mean_stored(initial[kind], 0))
   bar = figure.colorbar(
     image, cax=colours, label='|coefficient|', extend='both'
   )
@@ -134,7 +134,7 @@ def _cell(spectrum: np.ndarray) -> tuple[int, int]:
   return math.ceil(n / _CELLS), math.ceil(m / _CELLS)
 
 
-def _pool(spectrum: np.ndarray) -> np.ndarray:
+def pool(spectrum: np.ndarray) -> np.ndarray:
   """Returns at most _CELLS cells a side: means of what each cell stores."""
   n, m = spectrum.shape
   tall, wide = _cell(spectrum)
@@ -144,10 +144,10 @@ def _pool(spectrum: np.ndarray) -> np.ndarray:
     constant_values=np.nan,
   )
   blocks = padded.reshape(len(padded) // tall, tall, -1, wide)
-  return _mean_stored(blocks, (1, 3))
+  return mean_stored(blocks, (1, 3))
 
 
-def _mean_stored(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+def mean_stored(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
   """Returns means over axes of what is stored there; NaN where nothing is."""
   stored = np.isfinite(values)
   sums = np.where(stored, values, 0.0).sum(axis)

@@ -11,15 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from spectral_jax.data.tokenizer import ByteTokenizer
 from spectral_jax.errors import UserError
 from spectral_jax.export import decoder
 from spectral_jax.export.trained import Options, Trained
 from spectral_jax.layers.linear import LinearConfig
-from spectral_jax.models.transformer import Transformer, TransformerConfig
-from spectral_jax.training import loop
-from spectral_jax.training.settings import Settings
-from spectral_jax.training.workdir import read_recipe
+from tests.exported import greedy, random_model, trained_model
 from tests.trainer import REPOSITORY, run
 
 _REASON = 'wants requirements-export.txt'
@@ -27,17 +23,6 @@ onnx = pytest.importorskip('onnx', reason=_REASON)
 onnxruntime = pytest.importorskip('onnxruntime', reason=_REASON)
 
 SMALL = {'context': 16, 'width': 32, 'layers': 2, 'heads': 2}
-
-
-def random_model(**config: Any) -> Trained:
-  model = Transformer(256, TransformerConfig(**SMALL | config))
-  tokens = np.zeros((1, 16), np.int32)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
-  draw = np.random.default_rng(0)
-  params = jax.tree.map(
-    lambda leaf: np.float32(draw.normal(size=leaf.shape) / 4), shapes
-  )
-  return Trained(model, params, ByteTokenizer())
 
 
 def session(trained: Trained, path: Path, rebuild: str = 'inside') -> Any:
@@ -107,28 +92,6 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
   with pytest.raises(UserError, match='--dtype: expected float32, got int8'):
     decoder.write(trained, tmp_path / 'model.onnx', Options('int8'))
   assert not list(tmp_path.iterdir())
-
-
-def trained_model(workdir: Path) -> Trained:
-  settings = Settings.from_mapping(read_recipe(workdir))
-  experiment, state = loop.restore(settings, workdir, 'latest')
-  return Trained(experiment.model, state.params, experiment.tokenizer)
-
-
-def greedy(trained: Trained, prompt: str, length: int) -> str:
-  """Text by JAX, which encodes every window as a whole."""
-  context = trained.model.config.context
-  apply = jax.jit(trained.model.apply)
-  text = trained.tokenizer.encode(prompt).tolist()
-  window = text[-context:]
-  for _ in range(length):
-    padded = np.pad(window, (0, context - len(window)))[None]
-    logits = apply({'params': trained.params}, padded)
-    text.append(int(logits[0, len(window) - 1].argmax()))
-    window.append(text[-1])
-    if len(window) > context:
-      window = window[decoder.slide(context) :]
-  return trained.tokenizer.decode(text)
 
 
 def test_text_where_there_is_no_jax(
