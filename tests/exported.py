@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from spectral_jax.data.tokenizer import ByteTokenizer
-from spectral_jax.export.decoder import slide
 from spectral_jax.export.trained import Trained
+from spectral_jax.models.generate import slide
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import loop
 from spectral_jax.training.settings import Settings

@@ -13,9 +13,10 @@ import numpy as np
 from spectral_jax.data.tokenizer import tokenizer_fields
 from spectral_jax.demo.runtime import FILES
 from spectral_jax.errors import UserError
-from spectral_jax.export.decoder import decoder, slide
+from spectral_jax.export.decoder import decoder
 from spectral_jax.export.trained import Trained
 from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.generate import slide
 from spectral_jax.training.spectra import magnitudes
 from spectral_jax.training.spectra_picture import mean_stored, pool
 

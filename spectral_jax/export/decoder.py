@@ -20,6 +20,7 @@ from spectral_jax.errors import UserError
 from spectral_jax.export.graph import Graph
 from spectral_jax.export.rebuilding import kernel_in_graph
 from spectral_jax.export.trained import Options, Trained
+from spectral_jax.models.generate import slide
 from spectral_jax.models.transformer import TransformerConfig
 
 _EPSILON = 1e-6  # of Flax's LayerNorm
@@ -104,15 +105,6 @@ def decoder(trained: Trained) -> bytes:
     {'logits': logits} | kept('present', 'seen'),
     {name: json.dumps(value) for name, value in metadata.items()},
   )
-
-
-def slide(context: int) -> int:
-  """How many of the oldest tokens go where the context is full.
-
-  Positions are learned: what is kept of the others is then of no use, and they
-  are encoded anew. Dropping one token at a time would do so at each.
-  """
-  return max(1, context // 4)
 
 
 def _places(graph: Graph) -> tuple[str, str]:
