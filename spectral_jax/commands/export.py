@@ -2,8 +2,9 @@
 
   python -m spectral_jax export WORKDIR OUT --format=safetensors
   python -m spectral_jax export WORKDIR OUT --format=onnx [--rebuild=export]
+  python -m spectral_jax export WORKDIR OUT --format=stablehlo
 
-OUT is a new file or folder, as the format has it. See docs/export.md.
+OUT is a new file or folder, as the format has it. See docs/edge.md.
 """
 
 import importlib
@@ -21,6 +22,7 @@ from spectral_jax.training import workdir
 _FORMATS = {
   'safetensors': 'coefficients',
   'onnx': 'decoder',
+  'stablehlo': 'programs',
 }
 
 

@@ -26,13 +26,13 @@ def test_the_basis_equals_scipys_and_is_orthonormal(size: int) -> None:
 
 @pytest.mark.parametrize('size', [1, 2, 31])
 def test_the_in_graph_basis_equals_scipys(size: int) -> None:
-  basis = dct._computed_basis(size, np.arange(size), jnp.dtype('float32'), size)
+  basis = dct.computed_basis(size, np.arange(size), jnp.dtype('float32'), size)
   np.testing.assert_allclose(basis, scipy_basis(size), atol=1e-6)
 
 
 def test_in_64_bit_mode_the_in_graph_basis_is_as_exact() -> None:
   with jax.enable_x64(True):
-    basis = dct._computed_basis(12, np.arange(12), jnp.dtype('float64'), 12)
+    basis = dct.computed_basis(12, np.arange(12), jnp.dtype('float64'), 12)
     np.testing.assert_allclose(basis, scipy_basis(12), atol=1e-15)
 
 

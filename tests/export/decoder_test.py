@@ -1,9 +1,5 @@
 """A transformer under onnxruntime, and what it takes of a file."""
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +11,7 @@ from spectral_jax.errors import UserError
 from spectral_jax.export import decoder
 from spectral_jax.export.trained import Options, Trained
 from spectral_jax.layers.linear import LinearConfig
-from tests.exported import greedy, random_model, trained_model
-from tests.trainer import REPOSITORY, run
+from tests.exported import random_model
 
 _REASON = 'wants requirements-export.txt'
 onnx = pytest.importorskip('onnx', reason=_REASON)
@@ -92,37 +87,3 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
   with pytest.raises(UserError, match='--dtype: expected float32, got int8'):
     decoder.write(trained, tmp_path / 'model.onnx', Options('int8'))
   assert not list(tmp_path.iterdir())
-
-
-def test_text_where_there_is_no_jax(
-  finished: tuple[Path, str], text: Path, tmp_path: Path
-) -> None:
-  out = tmp_path / 'model.onnx'
-  result = run(
-    '-m',
-    'spectral_jax',
-    'export',
-    finished[0],
-    out,
-    '--format=onnx',
-    tmp=text.parent,
-  )
-  assert (result.returncode, result.stderr) == (0, '')
-  assert f'written: {out} ({out.stat().st_size:,} bytes)' in result.stdout
-  (program,) = re.findall(
-    r'```python\n(.*?)```', (REPOSITORY / 'docs' / 'edge.md').read_text(), re.S
-  )
-  blocked = 'import sys\nsys.modules.update(jax=None, flax=None, onnx=None)\n'
-  program = f'{blocked}{program}\nassert "jaxlib" not in sys.modules\n'
-  prompt = 'the quick'
-  printed = subprocess.run(
-    [sys.executable, '-c', program, out, prompt, '60'],
-    cwd=tmp_path,  # where there is no spectral_jax either
-    env=os.environ | {'PYTHONPATH': ''},
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert printed.stderr == ''
-  trained = trained_model(finished[0])
-  assert printed.stdout == greedy(trained, prompt, 60) + '\n'
