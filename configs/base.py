@@ -59,6 +59,8 @@ def get_config() -> ConfigDict:
         'log_every': 20,
         'rebuild_every': 'step',
         'share_rebuilding': False,
+        'on_nonfinite': 'stop',
+        'spike_factor': 0.0,
       },
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
     }

@@ -39,6 +39,9 @@ class Corpus(Protocol):
   ) -> Iterator[Batch]:
     """Returns the batches to train on, as `pipeline.train_batches` does."""
 
+  def locate(self, tokenizer: Tokenizer, reader: Reader) -> list[str]:
+    """Returns where in `train` each row of the reader's first batch is."""
+
   def evaluation_tokens(
     self, split: str, tokenizer: Tokenizer
   ) -> NDArray[np.int32]:
@@ -89,6 +92,13 @@ class TextCorpus:
   ) -> Iterator[Batch]:
     """Returns the batches of `pipeline.train_batches`: windows of the text."""
     return pipeline.train_batches(_encoded(tokenizer, self.train), reader)
+
+  def locate(self, tokenizer: Tokenizer, reader: Reader) -> list[str]:
+    """Returns the first token of each window of the reader's first batch."""
+    starts = pipeline.window_starts(
+      len(_encoded(tokenizer, self.train)), reader
+    )
+    return [f'token {start}' for start in reader.batches(starts)[0]]
 
   def evaluation_tokens(
     self, split: str, tokenizer: Tokenizer

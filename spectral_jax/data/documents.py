@@ -125,17 +125,38 @@ class DocumentCorpus:
     self, tokenizer: Tokenizer, reader: Reader
   ) -> Iterator[Batch]:
     """Returns batches of packed documents, in another order each epoch."""
+    return packed_batches(self._rows(tokenizer, reader), reader)
+
+  def locate(self, tokenizer: Tokenizer, reader: Reader) -> list[str]:
+    """Returns where the rows of the reader's first batch are.
+
+    Each is a row of a stretch (see `packing`), which begins with a document.
+    """
+    rows, order = self._rows(tokenizer, reader), self._order(reader)
+    places = reader.batches(grain.MapDataset.range(len(rows)))[0]
+    located = (rows.locate(int(place)) for place in places)
+    return [f'document {order[first]}, row {row}' for first, row in located]
+
+  def _order(self, reader: Reader) -> Any:
+    """The documents to train on, by their number, as they are read."""
+    documents = grain.MapDataset.range(len(self.splits['train']))
+    return documents.seed(reader.seed).shuffle().repeat()
+
+  def _rows(self, tokenizer: Tokenizer, reader: Reader) -> PackedRows:
+    """What is trained on, of all readers."""
     assert tokenizer.separator is not None
     documents = self.splits['train']
-    order = grain.MapDataset.source(documents).seed(reader.seed).shuffle()
-    rows = PackedRows(
-      order.repeat().map(tokenizer.encode),
+
+    def encode(number: int) -> NDArray[np.int32]:
+      return tokenizer.encode(documents[number])
+
+    return PackedRows(
+      self._order(reader).map(encode),
       separator=tokenizer.separator,
       context=reader.context,
       batch_size=reader.batch_size * reader.world,
       mean_length=_mean_length(documents, tokenizer),
     )
-    return packed_batches(rows, reader)
 
   def evaluation_tokens(
     self, split: str, tokenizer: Tokenizer

@@ -109,15 +109,29 @@ class PackedRows:
 
   def __getitem__(self, index: int) -> Batch:
     """Returns `inputs` and `targets` of shape [T]."""
-    step, lane = divmod(index, self._lanes)
-    chapter, row = divmod(step, self._rows)
+    number, row = self._place(index)
     start, end = row * self._context, (row + 1) * self._context + 1
-    stretch = self._stretch(lane, chapter * self._lanes + lane)
+    stretch = self._stretch(index % self._lanes, number)
     self._fill(stretch, end)
     return {
       'inputs': stretch.tokens[start : end - 1],
       'targets': stretch.tokens[start + 1 : end],
     }
+
+  def locate(self, index: int) -> tuple[int, int]:
+    """Returns the first document of a row's stretch, and the row's place in it.
+
+    The document is by its place in the order; the first row of a stretch has
+    the place 0.
+    """
+    number, row = self._place(index)
+    return number * self._stride, row
+
+  def _place(self, index: int) -> tuple[int, int]:
+    """The number of a row's stretch, and its place in it."""
+    step, lane = divmod(index, self._lanes)
+    chapter, row = divmod(step, self._rows)
+    return chapter * self._lanes + lane, row
 
   def _stretch(self, lane: int, number: int) -> _Stretch:
     stretch = self._stretches.get(lane)

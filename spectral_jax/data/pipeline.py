@@ -43,6 +43,20 @@ class Reader:
     return batches[self.first_batch * self.world + self.rank :: self.world]
 
 
+def window_starts(length: int, reader: Reader) -> grain.MapDataset[Any]:
+  """Returns where the windows of a text begin, in the order they are read in.
+
+  Parted after repeat(), the readers share one stream: none of them enters an
+  epoch before the others, whatever their number.
+
+  Args:
+    length: of the text, in tokens; above the reader's context.
+    reader: whose seed and context.
+  """
+  starts = grain.MapDataset.range(length - reader.context).seed(reader.seed)
+  return starts.shuffle().repeat()
+
+
 def train_batches(
   tokens: NDArray[np.integer[Any]], reader: Reader
 ) -> 'grain.DatasetIterator[Batch]':
@@ -79,10 +93,7 @@ def train_batches(
       'targets': tokens[positions_BxT + 1],
     }
 
-  starts = grain.MapDataset.range(len(tokens) - context).seed(reader.seed)
-  # Parted after repeat(), the readers share one stream: none of them enters an
-  # epoch before the others, whatever their number.
-  starts = reader.batches(starts.shuffle().repeat())
+  starts = reader.batches(window_starts(len(tokens), reader))
   # The tokens are in memory: threads would only contend for the interpreter.
   options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   return iter(starts.map(windows).to_iter_dataset(options))

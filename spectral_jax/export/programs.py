@@ -18,8 +18,8 @@ from spectral_jax.core.dct import computed_basis
 from spectral_jax.core.selection import Selection
 from spectral_jax.data.tokenizer import tokenizer_fields
 from spectral_jax.errors import UserError
-from spectral_jax.export.decoder import slide
 from spectral_jax.export.trained import Options, Trained
+from spectral_jax.models.generate import slide
 
 _PLATFORMS = ('cpu', 'cuda', 'tpu')
 

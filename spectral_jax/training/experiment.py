@@ -266,6 +266,7 @@ class Experiment:
       accumulate=self.settings.train.accumulate,
       rebuild_every=self.settings.train.rebuild_every,
       share_rebuilding=self.settings.train.share_rebuilding,
+      skip_bad=self.settings.train.on_nonfinite == 'skip',
     )
 
   @functools.cached_property

@@ -1,53 +1,25 @@
 """The three things that the command line does: train, evaluate, sample."""
 
-import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from spectral_jax.errors import UserError
 from spectral_jax.training import console, lock, processes, report, workdir
 from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.experiment import Experiment
+from spectral_jax.training.failures import Failures
 from spectral_jax.training.interruption import Interruption
 from spectral_jax.training.metrics import MetricsLog
 from spectral_jax.training.optimizer import learning_rate_schedule
 from spectral_jax.training.sampling import print_samples
 from spectral_jax.training.settings import Sampling, Settings
-from spectral_jax.training.step import Metrics, TrainState
+from spectral_jax.training.step import TrainState, TrainStep
+from spectral_jax.training.watch import RolledBackError, Watch
 
 # Steps that devices may have before them, the one they are at among them.
 _AHEAD = 2
-
-
-def _check_finite(
-  step: int, values: Mapping[str, float], checkpoints: Checkpoints
-) -> None:
-  for name, value in values.items():
-    if not math.isfinite(value):
-      last = checkpoints.latest
-      kept = f'step {last}' if last is not None else 'none yet'
-      raise UserError(
-        f'step {step}: {name} is {value}, so training stopped (last good '
-        f'checkpoint: {kept}); lower the learning rate or the clip_norm of '
-        'config.optimizer, and name a new --workdir.'
-      )
-
-
-def _finite_means(
-  pending: list[Metrics], step: int, checkpoints: Checkpoints
-) -> dict[str, float]:
-  """Means of the metrics of the steps up to `step`; all must be finite."""
-  fetched = jax.device_get(pending)
-  for at, metrics in enumerate(fetched, step - len(fetched) + 1):
-    _check_finite(at, metrics, checkpoints)
-  return {
-    name: float(np.mean([metrics[name] for metrics in fetched]))
-    for name in fetched[0]
-  }
 
 
 def _train_seconds(rows: list[dict[str, float]]) -> float:
@@ -57,8 +29,10 @@ def _train_seconds(rows: list[dict[str, float]]) -> float:
 
 def _train_steps(
   experiment: Experiment,
+  train_step: TrainStep,
   state: TrainState,
   checkpoints: Checkpoints,
+  failures: Failures,
   log: MetricsLog,
   interruption: Interruption,
 ) -> TrainState:
@@ -70,24 +44,24 @@ def _train_steps(
   schedule = learning_rate_schedule(
     experiment.settings.optimizer, settings.steps
   )
-  train_step = experiment.train_step()
   done = logged = int(state.step)
-  batches = experiment.train_batches(done)
+  batches = failures.batches(done)
   pending = checkpoints.pending(done) if done else []
   before = _train_seconds(log.rows)
   began = started = time.perf_counter()
   progress = console.Progress(
     start_step=done, steps=settings.steps, log_every=settings.log_every
   )
+  watch = Watch(experiment, failures, log.rows, checkpoints, progress.say)
   with interruption.held(), progress:
     for step in range(done + 1, settings.steps + 1):
-      state, metrics = train_step(state, next(batches))
-      pending.append(metrics)
+      state, metrics = train_step(state, next(batches), watch.loss_limit)
+      pending.append(watch.note(metrics))
       # With more steps before it a device could not stop soon.
       jax.block_until_ready(pending[:-_AHEAD])
       evaluates = step % settings.evaluate_every == 0 or step == settings.steps
       if step % settings.log_every == 0 or evaluates:
-        row = _finite_means(pending, step, checkpoints)
+        row = watch.means(pending, step)
         tokens = (step - logged) * settings.batch_size
         tokens *= experiment.settings.model.context
         row['tokens_per_second'] = tokens / (time.perf_counter() - started)
@@ -99,7 +73,7 @@ def _train_steps(
         )
         if evaluates:
           score = experiment.score(state.params, 'validation')
-          _check_finite(step, {'validation loss': score.loss}, checkpoints)
+          watch.check_validation(step, score.loss)
           row['validation_loss'] = score.loss
           row['validation_perplexity'] = score.perplexity
           progress.say(
@@ -114,7 +88,7 @@ def _train_steps(
         started = time.perf_counter()
       if interruption.reached(step):
         if pending:
-          _finite_means(pending, step, checkpoints)
+          watch.means(pending, step)
         checkpoints.save(state, None, pending)  # unless it is already
         break
   return state
@@ -161,15 +135,31 @@ def _train(
     if latest is not None:
       facts['goes on from'] = f'step {latest}'
     console.print_facts('run', facts)
-    if latest is None:
-      state = experiment.init_state()
-    else:
-      state = _restore(experiment, checkpoints, latest)
-    with MetricsLog(
-      directory, start_step=latest or 0, writes=processes.is_first()
-    ) as log:
-      state = _train_steps(experiment, state, checkpoints, log, interruption)
-      rows = log.rows
+    train_step = experiment.train_step()
+    failures = Failures(experiment, directory)
+    while True:
+      if latest is None:
+        state = experiment.init_state()
+      else:
+        state = _restore(experiment, checkpoints, latest)
+      failures.begin(latest or 0)
+      with MetricsLog(
+        directory, start_step=latest or 0, writes=processes.is_first()
+      ) as log:
+        try:
+          state = _train_steps(
+            experiment,
+            train_step,
+            state,
+            checkpoints,
+            failures,
+            log,
+            interruption,
+          )
+          rows = log.rows
+          break
+        except RolledBackError as error:
+          latest = error.to or None
     best = checkpoints.best
   if interruption.by:
     return

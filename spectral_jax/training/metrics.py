@@ -74,7 +74,8 @@ class MetricsLog:
     with self._path.open('a', encoding='ascii') as file:
       file.write(_line(row))
     for key in values:
-      self._events.add_scalar(key, row[key], step)
+      if math.isfinite(row[key]):  # TensorBoard draws no other
+        self._events.add_scalar(key, row[key], step)
 
   def close(self) -> None:
     """Flushes and closes all files; a second call does nothing."""

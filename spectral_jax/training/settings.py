@@ -113,6 +113,11 @@ class TrainSettings:
     share_rebuilding: whether each device rebuilds a part of every kernel, and
       kernels are gathered and their gradients summed over the devices. Else all
       rebuild all, and only coefficients are.
+    on_nonfinite: stop, skip or rollback: what is done at a bad step, one whose
+      loss or gradient is not finite. skip leaves the parameters as they were,
+      rollback goes back to the last checkpoint, and on with the next batch.
+    spike_factor: a step is bad, too, if its loss is more than this times the
+      median of the last ten rows of the log; 0 for never.
   """
 
   steps: int
@@ -122,6 +127,8 @@ class TrainSettings:
   log_every: int
   rebuild_every: str = 'step'
   share_rebuilding: bool = False
+  on_nonfinite: str = 'stop'
+  spike_factor: float = 0.0
 
   def __post_init__(self) -> None:
     for field in (
@@ -138,6 +145,18 @@ class TrainSettings:
       'rebuild_every',
       'step or microbatch',
       self.rebuild_every,
+    )
+    _expect(
+      self.on_nonfinite in ('stop', 'skip', 'rollback'),
+      'on_nonfinite',
+      'stop, skip or rollback',
+      self.on_nonfinite,
+    )
+    _expect(
+      self.spike_factor == 0 or 1 < self.spike_factor < float('inf'),
+      'spike_factor',
+      '0, or a number above 1',
+      self.spike_factor,
     )
     _expect(
       self.batch_size % self.accumulate == 0,

@@ -5,7 +5,7 @@ Shapes: B sequences of T tokens; A microbatches.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import flax.struct
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from spectral_jax.layers.find_layers import find_layers
 from spectral_jax.models.transformer import Transformer
@@ -37,7 +38,15 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: optax.OptState
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+class TrainStep(Protocol):
+  """One optimizer step; see `make_train_step`."""
+
+  def __call__(
+    self, state: TrainState, batch: Batch, loss_limit: ArrayLike = jnp.inf
+  ) -> tuple[TrainState, Metrics]:
+    """Returns the next state and the step's metrics."""
+
+
 EvaluationStep = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 
 
@@ -74,6 +83,7 @@ def make_train_step(
   accumulate: int = 1,
   rebuild_every: str = 'step',
   share_rebuilding: bool = False,
+  skip_bad: bool = False,
 ) -> TrainStep:
   """Compiles one optimizer step; the state passed in is donated.
 
@@ -87,10 +97,14 @@ def make_train_step(
     rebuild_every: `step` or `microbatch`, if there are several of these: when
       layers are gathered and their kernels rebuilt.
     share_rebuilding: whether each device rebuilds a part of what several need.
+    skip_bad: whether a step leaves parameters and moments as they are if its
+      loss is above `loss_limit`, or its loss, gradient or update not finite.
 
   Returns:
-    A function of (state, batch with `inputs` and `targets`) to the next state
-    and the metrics `train_loss` (nats per token) and `gradient_norm`.
+    A function of (state, batch with `inputs` and `targets`, loss_limit in nats
+    per token) to the next state and the metrics `train_loss` (nats per token),
+    `gradient_norm` and `gradient_norms`, one for each leaf of the parameters;
+    and, with `skip_bad`, `skipped`: 1 or 0.
   """
   once = accumulate > 1 and rebuild_every == 'step'
   tokens = jax.ShapeDtypeStruct((1, model.config.context), jnp.int32)
@@ -131,7 +145,9 @@ def make_train_step(
     total, _ = jax.lax.scan(add, zero, (microbatches, keys))
     return jax.tree.map(lambda x: x / accumulate, total)
 
-  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+  def train_step(
+    state: TrainState, batch: Batch, loss_limit: ArrayLike = jnp.inf
+  ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     keys = jax.random.split(key, accumulate)
     if once:
@@ -147,14 +163,53 @@ def make_train_step(
       loss, grads = loss_and_gradient(state.params, batch, keys)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {'train_loss': loss, 'gradient_norm': optax.tree.norm(grads)}
-    state = TrainState(state.step + 1, params, opt_state)
+    norms = jnp.stack(
+      [optax.tree.norm(leaf) for leaf in jax.tree.leaves(grads)]
+    )
+    metrics = {
+      'train_loss': loss,
+      'gradient_norm': optax.tree.norm(grads),
+      # On every device, that each process can read them.
+      'gradient_norms': jax.lax.with_sharding_constraint(
+        norms, sharding.replicated(mesh)
+      ),
+    }
+    after = TrainState(state.step + 1, params, opt_state)
+    if skip_bad:
+      sizes = jnp.stack(
+        [loss, metrics['gradient_norm'], optax.tree.norm(updates)]
+      )
+      good = jnp.isfinite(sizes).all() & (loss <= loss_limit)
+      after = _either(good, after, state)
+      metrics['skipped'] = 1.0 - good
     state = jax.lax.with_sharding_constraint(
-      state, sharding.of_state(state, mesh)
+      after, sharding.of_state(after, mesh)
     )
     return state, metrics
 
   return jax.jit(train_step, donate_argnums=0)
+
+
+def _either(
+  good: jax.Array, after: TrainState, before: TrainState
+) -> TrainState:
+  """The state after a good step; after a bad one, that before it.
+
+  The step counts either way, and so does that of the learning rate's schedule.
+  """
+
+  def pick(new: Any, old: Any) -> Any:
+    if isinstance(new, optax.ScaleByScheduleState):
+      return new
+    return jnp.where(good, new, old)
+
+  picked: TrainState = jax.tree.map(
+    pick,
+    after,
+    before,
+    is_leaf=lambda node: isinstance(node, optax.ScaleByScheduleState),
+  )
+  return picked.replace(step=after.step)
 
 
 def make_evaluation_step(model: Transformer, mesh: Mesh) -> EvaluationStep:

@@ -23,12 +23,15 @@ _CONFIG = 'config.json'
 _DATA = 'data.json'
 _TOKENIZER = 'tokenizer.json'
 _DAMAGED = 'damaged'  # among the checkpoints
-# Keys that change where and how a run is computed and scored, not what.
+# Keys that change where and how a run is computed and scored, not what; and
+# those that count only once a step is bad.
 FREE = (
   'config.mesh.',
   'config.data.path',
   'config.data.directory',
   'config.data.evaluation_documents',
+  'config.train.on_nonfinite',
+  'config.train.spike_factor',
 )
 
 

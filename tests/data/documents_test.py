@@ -1,6 +1,7 @@
 """Corpora of documents: splits, batches, evaluation, and every refusal."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +215,26 @@ def test_tensorflow_stays_out(folder: Path) -> None:
   )
   done = run('-W', 'error', '-c', script, tmp=folder)
   assert (done.stdout, done.stderr) == ('(2, 8) False\n', '')
+
+
+def test_the_document_that_a_stretch_begins_with_is_named(
+  folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(packing, 'DOCUMENTS', 4)
+  corpus = _open(folder, 'three')
+  tokenizer = corpus.make_tokenizer('byte')
+  beginnings = 0
+  for number in range(8):
+    reader = Reader(16, 3, seed=5, first_batch=number)
+    batch = next(corpus.train_batches(tokenizer, reader))
+    located = corpus.locate(tokenizer, reader)
+    for row, place in zip(batch['inputs'], located, strict=True):
+      found = re.fullmatch(r'document (\d+), row (\d+)', place)
+      assert found is not None
+      if int(found[2]) == 0:
+        text = corpus.splits['train'][int(found[1])]
+        document = tokenizer.encode(text)[:15]
+        assert row[0] == tokenizer.separator
+        np.testing.assert_array_equal(row[1 : 1 + len(document)], document)
+        beginnings += 1
+  assert beginnings > 1

@@ -43,7 +43,7 @@ def test_a_validation_loss_that_is_not_finite_is_not_saved(
   monkeypatch.setattr(Experiment, 'score', lambda *_: next(scores))
   workdir = tmp_path / 'run'
   with pytest.raises(
-    UserError, match=r'step 4: validation loss is nan.*checkpoint: step 2\)'
+    UserError, match=r'step 4: validation loss is nan.*checkpoint: step 2; '
   ):
     loop.train(_recipe(text, tmp_path), workdir)
   saved = [path.name for path in (workdir / 'checkpoints').iterdir()]
@@ -61,7 +61,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
   settings = dataclasses.replace(settings, optimizer=optimizer, train=train)
   workdir = tmp_path / 'run'
   with pytest.raises(
-    UserError, match=r'^step 3: \w+ is nan, .*last good checkpoint: none yet'
+    UserError, match=r'^step 3: \w+ is nan, .*last good checkpoint: none yet; '
   ) as caught:
     loop.train(settings, workdir)
   assert '\n' not in str(caught.value)

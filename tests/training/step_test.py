@@ -173,3 +173,41 @@ def test_evaluation_leaves_padding_out(devices: int) -> None:
   )
   assert float(some) == pytest.approx(float(losses.sum()), rel=1e-4)
   assert float(loss) > float(some)
+
+
+@pytest.mark.parametrize('devices', [1, 4])
+def test_a_bad_step_changes_what_counts_and_no_more(devices: int) -> None:
+  mesh, schedule = _mesh(devices), optax.linear_schedule(1e-3, 0.0, 10)
+  optimizer = optax.chain(
+    optax.scale_by_adam(), optax.scale_by_learning_rate(schedule)
+  )
+  step = make_train_step(MODEL, optimizer, mesh, seed=0, skip_bad=True)
+  state = make_initial_state(MODEL, optimizer, mesh, seed=0)()
+  batch = _batch(mesh)
+  state, metrics = step(state, batch)
+  assert float(metrics['skipped']) == 0
+  before = jax.device_get(state)
+  spoilt = batch | {'inputs': batch['inputs'] + 1000}  # no such embeddings
+  for inputs, limit, is_bad in (
+    (spoilt, np.inf, True),
+    (batch, float(metrics['train_loss']) / 2, True),
+    (batch, float(metrics['train_loss']) * 2, False),
+  ):
+    state, metrics = step(state, inputs, limit)
+    after = jax.device_get(state)
+    assert float(metrics['skipped']) == is_bad
+    assert after.step == before.step + 1
+    adam, scheduled = after.opt_state
+    assert scheduled.count == before.opt_state[1].count + 1
+    same = jax.tree.map(
+      np.array_equal,
+      (after.params, adam),
+      (before.params, before.opt_state[0]),
+    )
+    assert set(jax.tree.leaves(same)) == {is_bad}
+    before = after
+  norms = metrics['gradient_norms']
+  assert len(norms) == len(jax.tree.leaves(state.params))
+  assert float(jnp.linalg.norm(norms)) == pytest.approx(
+    float(metrics['gradient_norm']), rel=1e-5
+  )
