@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from logging import CRITICAL, getLogger
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -34,6 +35,8 @@ def main(argv: Sequence[str]) -> None:
   if not values['verbosity'].present:
     # Orbax tells of each save in a dozen lines; --verbosity=0 brings them back.
     logging.set_verbosity(logging.WARNING)
+    # What a save of Orbax's raises is told in a line.
+    getLogger('asyncio').setLevel(CRITICAL)
   stopped = interruption.Interruption()
   try:
     settings, workdir = command.run_settings()

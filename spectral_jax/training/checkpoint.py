@@ -8,6 +8,9 @@ and whether they are what was saved is decided here, by process 0 for all.
 """
 
 import contextlib
+import errno
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +21,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from spectral_jax.errors import UserError, first_line
-from spectral_jax.training import manifest, processes, sharding, workdir
+from spectral_jax.training import manifest, outage, processes, sharding, workdir
 from spectral_jax.training.manifest import DamagedError, State
 from spectral_jax.training.step import Metrics, TrainState
 
@@ -65,6 +68,11 @@ class Checkpoints:
     return max(self.steps, default=None)
 
   @property
+  def named_latest(self) -> str:
+    """The newest step saved, for a person to read."""
+    return 'none yet' if self.latest is None else f'step {self.latest}'
+
+  @property
   def best(self) -> int | None:
     """The step saved with the lowest validation loss."""
     losses = {step: self._loss(step) for step in self.steps}
@@ -76,28 +84,49 @@ class Checkpoints:
     state: TrainState,
     validation_loss: float | None,
     pending: Sequence[Metrics] = (),
-  ) -> None:
+  ) -> bool:
     """Saves a state under its own step number; all processes call it.
 
-    A step that is saved already stays as it is.
+    A step that is saved already stays as it is. If one cannot be saved, for
+    want of room or of the disk itself, a line on standard output says so; what
+    there is of it is removed, and older steps stay.
 
     Args:
       state: what is saved.
       validation_loss: in nats per token; None of a step between evaluations.
       pending: the metrics of the steps since the last row of the log.
+
+    Returns:
+      Whether the step is saved.
     """
     folder = self._folder / str(int(state.step))
-    if not processes.of_first(lambda: self._begin(folder)):
-      return
-    self._orbax.save(folder / manifest.ORBAX, args=ocp.args.StandardSave(state))
     values = [
       {name: float(value) for name, value in metrics.items()}
       for metrics in jax.device_get(pending)
     ]
-    with processes.together():
+    try:
+      if processes.of_first(lambda: self._begin(folder, _bytes(state))):
+        with processes.together(), outage.as_user_error():
+          self._orbax.save(
+            folder / manifest.ORBAX, args=ocp.args.StandardSave(state)
+          )
+        with processes.together(), outage.as_user_error():
+          if processes.is_first():
+            manifest.finish(folder, validation_loss, values)
+    except UserError as error:
       if processes.is_first():
-        manifest.finish(folder, validation_loss, values)
+        with contextlib.suppress(OSError):
+          manifest.discard(folder)
+        print(
+          f'checkpoint {folder.name}: not saved ({error}); the last good one: '
+          f'{self.named_latest}',
+          flush=True,
+        )
+      return False
+    if processes.is_first():
+      with contextlib.suppress(OSError):  # at the next save, then
         self._prune()
+    return True
 
   def recover(self) -> int | None:
     """The newest step that is good, for training to go on from.
@@ -144,14 +173,18 @@ class Checkpoints:
       for metrics in found
     ]
 
-  def _begin(self, folder: Path) -> bool:
+  def _begin(self, folder: Path, size: int) -> bool:
     """Makes the folder of a step; False if that is saved already."""
     if folder.exists() and not manifest.is_unfinished(folder):
       return False
-    self._folder.mkdir(exist_ok=True)
-    if folder.exists():
-      manifest.discard(folder)
-    manifest.begin(folder)
+    with outage.as_user_error():
+      self._folder.mkdir(exist_ok=True)
+      if folder.exists():
+        manifest.discard(folder)
+      manifest.begin(folder)
+      # Orbax would find out in the midst of it, in one of several processes.
+      if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return True
 
   def _loss(self, step: int) -> float | None:
@@ -207,6 +240,10 @@ class Checkpoints:
         'or delete that folder to begin again.'
       )
     return None
+
+
+def _bytes(state: TrainState) -> int:
+  return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 def _pending(folder: Path) -> list[dict[str, float]]:

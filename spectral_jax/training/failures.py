@@ -126,8 +126,16 @@ class Failures:
       following = number + 1
 
   def _write(self) -> None:
-    if processes.is_first():
-      write_text(self._path, ''.join(map(_line, self._all)))
+    with processes.together():
+      if processes.is_first():
+        try:
+          write_text(self._path, ''.join(map(_line, self._all)))
+        except OSError as error:
+          raise UserError(
+            f'{self._path}: a bad step cannot be noted ({error.strerror}); '
+            'make room, or bring the disk back, and give the same command '
+            'again.'
+          ) from None
 
 
 def _lines(path: Path) -> list[str]:

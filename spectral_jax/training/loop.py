@@ -46,6 +46,7 @@ def _train_steps(
   )
   done = logged = int(state.step)
   batches = failures.batches(done)
+  saved = True
   pending = checkpoints.pending(done) if done else []
   before = _train_seconds(log.rows)
   began = started = time.perf_counter()
@@ -83,14 +84,21 @@ def _train_steps(
         row['train_seconds'] = before + time.perf_counter() - began
         log.write(step, row)
         if evaluates:
-          checkpoints.save(state, row['validation_loss'])
+          saved = checkpoints.save(state, row['validation_loss'])
         pending, logged = [], step
         started = time.perf_counter()
       if interruption.reached(step):
         if pending:
           watch.means(pending, step)
-        checkpoints.save(state, None, pending)  # unless it is already
+        # Unless that is done.
+        saved = checkpoints.save(state, None, pending)
         break
+  if not saved:
+    raise UserError(
+      f'step {int(state.step)}: trained, but not saved; the last good '
+      f'checkpoint: {checkpoints.named_latest}; make room, or bring the disk '
+      'back, and give the same command again.'
+    )
   return state
 
 
@@ -164,19 +172,20 @@ def _train(
   if interruption.by:
     return
   score = experiment.score(state.params, 'validation')
-  report.draw(experiment, state.params, rows, directory)
-  report.finish(
-    experiment,
-    state.params,
-    score,
-    directory,
-    {
-      'steps': int(state.step),
-      'best_step': best,
-      'tokens_per_second': report.median_speed(rows),
-      'train_seconds': _train_seconds(rows),
-    },
-  )
+  figures = {
+    'steps': int(state.step),
+    'best_step': best,
+    'tokens_per_second': report.median_speed(rows),
+    'train_seconds': _train_seconds(rows),
+  }
+  try:
+    report.draw(experiment, state.params, rows, directory)
+    report.finish(experiment, state.params, score, directory, figures)
+  except OSError as error:
+    raise UserError(
+      f'the report in {directory} cannot be written ({error.strerror}); the '
+      'training is saved: make room, and give the same command again.'
+    ) from None
 
 
 def restore(

@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Self
 
-import tensorboardX
-
 from spectral_jax.errors import UserError
+from spectral_jax.training.events import EventFiles
+from spectral_jax.training.outage import Outages
 from spectral_jax.training.workdir import write_text
 
 _FILENAME = 'metrics.jsonl'
@@ -17,7 +17,8 @@ _FILENAME = 'metrics.jsonl'
 class MetricsLog:
   """Appends scalars to `metrics.jsonl` and to TensorBoard event files.
 
-  Every row is on disk when `write` returns, so a killed run loses none. JSON
+  Every row is on disk when `write` returns, so a killed run loses none. Where
+  it cannot be written, this is told once, and tried again with the next. JSON
   has no word for NaN and infinity: they are written as the strings 'nan',
   'inf' and '-inf', which `float` reads back, so the file stays valid JSON.
 
@@ -54,14 +55,11 @@ class MetricsLog:
       return
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / _FILENAME
-    write_text(self._path, ''.join(map(_line, self.rows)))
-    self._events = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'),
-      purge_step=start_step + 1,
-      flush_secs=5,
-      # Files are named by the second; a quick restart must not overwrite one.
-      filename_suffix=f'.from_step_{start_step}',
-    )
+    self._outages = Outages()
+    self._is_whole = False  # whether the file has all rows but a new one
+    with self._outages.borne(_FILENAME):
+      self._append(self.rows)
+    self._events = EventFiles(workdir / 'tensorboard', start_step)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Appends one row; the values are Python, numpy or JAX scalars."""
@@ -69,18 +67,28 @@ class MetricsLog:
     self.rows.append(row)
     if not self._writes:
       return
-    # Closed each time, for a bucket that is mounted as a folder is written to
-    # when files are closed.
-    with self._path.open('a', encoding='ascii') as file:
-      file.write(_line(row))
-    for key in values:
-      if math.isfinite(row[key]):  # TensorBoard draws no other
-        self._events.add_scalar(key, row[key], step)
+    with self._outages.borne(_FILENAME):
+      self._append([row])
+    with self._outages.borne('tensorboard'):
+      self._events.write(row)
 
   def close(self) -> None:
     """Flushes and closes all files; a second call does nothing."""
     if self._writes:
-      self._events.close()
+      with self._outages.borne('tensorboard'):
+        self._events.close()
+
+  def _append(self, new: list[dict[str, float]]) -> None:
+    """Writes the new rows; if some were not, or in part, all of them."""
+    if self._is_whole:
+      self._is_whole = False
+      # Closed each time, for a bucket that is mounted as a folder is written
+      # to when files are closed.
+      with self._path.open('a', encoding='ascii') as file:
+        file.writelines(map(_line, new))
+    else:
+      write_text(self._path, ''.join(map(_line, self.rows)))
+    self._is_whole = True
 
   def __enter__(self) -> Self:
     return self

@@ -195,14 +195,12 @@ class Watch:
     return failure
 
   def _stop(self, failure: Failure, why: str = '') -> NoReturn:
-    last = self._checkpoints.latest
-    kept = f'step {last}' if last is not None else 'none yet'
     others = (
       '' if why else '; or go on with --config.train.on_nonfinite=rollback'
     )
     raise UserError(
       f'step {failure.step}: {failure.reason}, so training stopped{why} (last '
-      f'good checkpoint: {kept}; {failure}); lower the learning rate or the '
+      f'good checkpoint: {self._checkpoints.named_latest}; {failure}); lower the learning rate or the '
       f'clip_norm of config.optimizer, and name a new --workdir{others}.'
     )
 
