@@ -9,6 +9,12 @@ class UserError(ValueError):
   other exception is a fault of the program and keeps its traceback.
   """
 
+  def __init__(self, message: str) -> None:
+    # What it quotes from a file may hold line ends, and orders to a terminal.
+    super().__init__(
+      ''.join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    )
+
 
 def first_line(error: BaseException) -> str:
   """The first line of an error's text, or its type where it has none."""

@@ -16,6 +16,7 @@ os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 # long for a stack of small products.
 os.environ['OPENBLAS_NUM_THREADS'] = '1'
 
+import hypothesis
 import jax
 import pytest
 from matplotlib.figure import Figure
@@ -27,6 +28,12 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 _COMPILED = tempfile.TemporaryDirectory()
 jax.config.update('jax_compilation_cache_dir', _COMPILED.name)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+# The same examples each time, and no folder .hypothesis.
+os.environ['HYPOTHESIS_STORAGE_DIRECTORY'] = _COMPILED.name
+hypothesis.settings.register_profile(
+  'same', derandomize=True, deadline=None, database=None, max_examples=60
+)
+hypothesis.settings.load_profile('same')
 # A shell that starts the tests in the background has them, and the commands
 # that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import serialization
 
+from spectral_jax import untrusted
 from spectral_jax.core.selection import Selection
 from spectral_jax.errors import UserError, first_line
 from spectral_jax.layers.rules import Rule
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.training.workdir import write_text
+
+# Bytes a coefficient that finding out the positions of a kernel's takes.
+_WORK = 32
 
 
 def read(path: Path) -> Any:
@@ -26,9 +31,15 @@ def read(path: Path) -> Any:
   """
   try:
     if path.is_dir():
+      untrusted.check_folder(path)
       with ocp.StandardCheckpointer() as checkpointer:
         where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         metadata = checkpointer.metadata(path.absolute()).item_metadata.tree
+        needed = sum(
+          math.prod(leaf.shape) * leaf.dtype.itemsize
+          for leaf in jax.tree.leaves(metadata)
+        )
+        untrusted.check_fits(needed, 'what it says that it holds')
         return checkpointer.restore(
           path.absolute(),
           jax.tree.map(
@@ -38,7 +49,8 @@ def read(path: Path) -> Any:
             metadata,
           ),
         )
-    tree = serialization.msgpack_restore(path.read_bytes())
+    data = untrusted.read_bytes(path, untrusted.memory())
+    tree = serialization.msgpack_restore(data)
     if not isinstance(tree, dict):
       raise TypeError(f'it holds {type(tree).__name__}, no dictionary')
     return jax.tree.map(jnp.asarray, tree)
@@ -78,11 +90,11 @@ def read_rules(path: str | None) -> list[Rule]:
   if path is None:
     raise UserError('--rules: missing; name a JSON file of rules.')
   try:
-    entries: Any = json.loads(Path(path).expanduser().read_text())
+    entries: Any = untrusted.read_json(Path(path).expanduser())
     if not isinstance(entries, list) or not entries:
       raise TypeError('expected [{"path": …, "keep": …}, …]')
     for entry in entries:
-      if entry.get('keep') is not None and entry['keep'] == 1:
+      if type(entry.get('keep')) is int and entry['keep'] == 1:
         entry['keep'] = 1.0  # JSON has one kind of number: all, not one
     return [Rule(**entry) for entry in entries]
   except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -93,6 +105,12 @@ def read_rules(path: str | None) -> list[Rule]:
 
 def _layers_path(path: Path) -> Path:
   return path.with_name(path.name + '.layers.json')
+
+
+def _whole(numbers: Any) -> tuple[int, ...]:
+  if not all(type(number) is int for number in numbers):
+    raise TypeError(f'expected whole numbers, got {numbers}')
+  return tuple(numbers)
 
 
 def write_layers(layers: Mapping[str, SpectralKernel], path: Path) -> None:
@@ -109,17 +127,23 @@ def read_layers(path: Path) -> dict[str, SpectralKernel]:
   """
   file = _layers_path(path)
   try:
-    return {
+    layers = {
       name: SpectralKernel(
         Selection(
-          **entry['selection'] | {'shape': tuple(entry['selection']['shape'])}
+          **entry['selection'] | {'shape': _whole(entry['selection']['shape'])}
         ),
         entry['basis'],
-        tuple(entry['shape']),
-        tuple(entry['stack']),
+        _whole(entry['shape']),
+        _whole(entry['stack']),
       )
-      for name, entry in json.loads(file.read_text()).items()
+      for name, entry in untrusted.read_json(file).items()
     }
+    largest = max(
+      (layer.selection.size for layer in layers.values()), default=0
+    )
+    kernels = sum(math.prod(layer.shape) for layer in layers.values())
+    untrusted.check_fits(4 * kernels + _WORK * largest, 'the kernels')
+    return layers
   except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
     raise UserError(
       f'{file}: cannot be read ({error}); it says what the layers store, and '

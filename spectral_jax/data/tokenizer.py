@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from spectral_jax.data.word_pieces import SentencePieceTokenizer
 from spectral_jax.errors import UserError
+from spectral_jax.untrusted import read_bytes, read_json
 
 _NO_UTF8 = 0xFF  # a byte that stands nowhere in UTF-8
+_LARGEST_MODEL = 1 << 25  # bytes; those of 256,000 pieces are 4 MB
 
 
 class Tokenizer(Protocol):
@@ -177,13 +179,13 @@ def make_tokenizer(name: str, text: str | None) -> Tokenizer:
       'NAME.model of a SentencePiece model'
     )
   try:
-    return SentencePieceTokenizer(path.read_bytes())
+    return SentencePieceTokenizer(read_bytes(path, _LARGEST_MODEL))
   except OSError as error:
     raise UserError(
       f'cannot read the SentencePiece model {path} ({error.strerror}): give '
       'its file with --config.data.tokenizer=FILE'
     ) from error
-  except UserError as error:
+  except ValueError as error:
     raise UserError(f'{path}: {error}') from error
 
 
@@ -213,13 +215,15 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     UserError: the file is missing, unreadable, damaged or of an unknown kind.
   """
   try:
-    fields = json.loads(pathlib.Path(path).read_bytes())
+    fields = read_json(pathlib.Path(path))
   except OSError as error:
     raise UserError(
       f'cannot read the tokenizer {path} ({error.strerror}): restore the file'
     ) from error
   except ValueError as error:
-    raise UserError(f'{path} is not JSON: restore the file') from error
+    raise UserError(
+      f'{path} is not JSON ({error}): restore the file'
+    ) from error
   try:
     match fields:
       case {'name': CharTokenizer.name, 'vocabulary': str(vocabulary)}:
@@ -240,10 +244,10 @@ def _code_points(text: str) -> NDArray[np.uint32]:
 
 def _checked(ids: ArrayLike, size: int) -> NDArray[np.int32]:
   """Returns the ids as an array of whole numbers within 0 … size − 1."""
-  checked = np.asarray(ids, np.int32)
+  checked = np.asarray(ids)
   outside = (checked < 0) | (checked >= size)
   if outside.any():
     raise UserError(
       f'expected token ids of 0 to {size - 1}, got {checked[outside][0]}'
     )
-  return checked
+  return checked.astype(np.int32)

@@ -65,14 +65,14 @@ class SentencePieceTokenizer:
 
   def decode(self, ids: ArrayLike) -> str:
     """Returns the text of ids of shape [length]; the separator ends a line."""
-    ids = np.asarray(ids, np.int32)
-    ends = np.flatnonzero(ids == self.separator)
-    try:
-      return '\n'.join(
-        self._processor.decode(part.tolist()) for part in np.split(ids, ends)
-      )
-    except IndexError as error:
+    ids = np.asarray(ids)
+    if ids.size and (ids.min() < 0 or ids.max() >= self.vocabulary_size):
       raise UserError(
         f'expected token ids of 0 to {self.vocabulary_size - 1}, got '
         f'{ids.min()} to {ids.max()}'
-      ) from error
+      )
+    ids = ids.astype(np.int32)
+    ends = np.flatnonzero(ids == self.separator)
+    return '\n'.join(
+      self._processor.decode(part.tolist()) for part in np.split(ids, ends)
+    )

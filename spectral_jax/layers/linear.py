@@ -68,13 +68,13 @@ class LinearConfig:
   def check(self, shape: tuple[int, int]) -> None:
     """Raises ValueError if no kernel of this shape can be stored so."""
     if self.kind == 'spectral':
-      self.select(shape, seed=0)
       largest = LARGEST_SIZE if self.basis == 'dct' else LARGEST_RANDOM
       if max(shape) > largest:
         raise ValueError(
           f'kind: spectral kernels in the basis {self.basis} reach {largest} a '
           f'side, got {shape[0]}×{shape[1]}.'
         )
+      self.select(shape, seed=0)
     if self.kind == 'low_rank' and self.rank > min(shape):
       raise ValueError(
         f'rank: expected at most {min(shape)} for a {shape[0]}×{shape[1]} '

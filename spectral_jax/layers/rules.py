@@ -51,7 +51,7 @@ class Rule:
   def __post_init__(self) -> None:
     try:
       re.compile(self.path)
-    except (re.error, TypeError) as error:
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
       raise ValueError(
         f'path: {self.path!r} is no regular expression ({error}).'
       ) from None
@@ -71,7 +71,9 @@ class Rule:
     check_basis(self.method, self.basis)
     if self.shape is not None:
       sizes = tuple(self.shape)  # a list could not be hashed
-      if len(sizes) != 2 or min(sizes) < 1:
+      if len(sizes) != 2 or not all(
+        isinstance(s, int) and s > 0 for s in sizes
+      ):
         raise ValueError(f'shape: expected (N, M), got {self.shape}.')
       object.__setattr__(self, 'shape', sizes)
     if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:

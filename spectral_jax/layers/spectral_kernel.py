@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spectral_jax.core.basis import BASES
 from spectral_jax.core.part import Part
 from spectral_jax.core.plan import plan
 from spectral_jax.core.reconstruct import (
@@ -96,6 +97,16 @@ class SpectralKernel:
   def __post_init__(self) -> None:
     if not self.shape:
       object.__setattr__(self, 'shape', self.selection.shape)
+    if self.basis not in BASES:
+      raise ValueError(
+        f'basis: expected one of {", ".join(BASES)}, got {self.basis!r}.'
+      )
+    axes = range(len(self.shape))
+    if sorted(set(self.stack) & set(axes)) != sorted(self.stack):
+      raise ValueError(
+        f'stack: expected axes of the kernel {self.shape}, each once, got '
+        f'{self.stack}.'
+      )
     if not flattens_to(self._one, self.selection.shape):
       n, m = self.selection.shape
       raise ValueError(

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from spectral_jax.errors import UserError, first_line
 from spectral_jax.training import manifest, outage, processes, sharding, workdir
-from spectral_jax.training.manifest import DamagedError, State
+from spectral_jax.training.manifest import State
 from spectral_jax.training.step import Metrics, TrainState
 
 _KEPT = 2
@@ -195,7 +195,7 @@ class Checkpoints:
         return found.validation_loss
       of_orbax = workdir.read_json(folder / 'metrics' / 'metrics')
       return float(of_orbax['validation_loss'])
-    except (DamagedError, UserError, KeyError, TypeError, ValueError):
+    except (UserError, KeyError, TypeError, ValueError, OverflowError):
       return None
 
   def _prune(self) -> None:

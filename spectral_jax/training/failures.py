@@ -18,6 +18,7 @@ from spectral_jax.training import processes
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.step import Batch
 from spectral_jax.training.workdir import write_text
+from spectral_jax.untrusted import parse_json
 
 _FILENAME = 'failures.jsonl'
 _SHOWN = 3  # rows of a batch, on a line
@@ -147,14 +148,14 @@ def _lines(path: Path) -> list[str]:
 
 def _failure(line: str, place: str) -> Failure:
   try:
-    fields = json.loads(line)
+    fields = parse_json(line)
     worst = {name: float(norm) for name, norm in fields['worst'].items()}
     numbers = {name: float(fields[name]) for name in ('loss', 'gradient_norm')}
     failure = Failure(**fields | numbers | {'worst': worst})
     for number in (failure.step, failure.batch, failure.to):
       if type(number) is not int or number < 0:
         raise ValueError(f'expected a number of a step, got {number!r}')
-  except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
+  except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as e:
     raise UserError(
       f'{place}: no failed step ({e}); restore the file, for the order of the '
       'data follows from it.'

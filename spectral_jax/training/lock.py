@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from spectral_jax import untrusted
 from spectral_jax.errors import UserError
 from spectral_jax.training import processes, workdir
 
@@ -144,8 +145,14 @@ def _beat(directory: Path, owner: _Owner, ended: threading.Event) -> None:
 
 def _read(directory: Path) -> _Owner | None:
   try:
-    return _Owner(**json.loads((directory / _OWNER).read_text()))
-  except (OSError, ValueError, TypeError):
+    found = untrusted.read_json(directory / _OWNER)
+    return _Owner(
+      str(found['host']),
+      int(found['process']),
+      float(found['since']),
+      float(found['seen']),
+    )
+  except (OSError, ValueError, TypeError, KeyError, OverflowError):
     return None
 
 

@@ -18,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from spectral_jax import untrusted
 from spectral_jax.errors import UserError
 from spectral_jax.training.workdir import write_text
 
 ORBAX = 'default'
 _MANIFEST = 'manifest.json'
 _UNFINISHED = 'unfinished'
-_LARGEST = 1 << 26  # bytes of a manifest; a million files need no more
 
 
 class DamagedError(UserError):
@@ -73,7 +73,7 @@ def finish(
   content = dataclasses.asdict(
     Manifest(int(folder.name), validation_loss, _files(folder), pending)
   )
-  text = json.dumps({'sha256': _digest(content)} | content, indent=1)
+  text = json.dumps({'sha256': digest(content)} | content, indent=1)
   write_text(folder / _MANIFEST, text + '\n')
   (folder / _UNFINISHED).unlink(missing_ok=True)
 
@@ -90,16 +90,26 @@ def read(folder: Path) -> Manifest | None:
       return None
     raise DamagedError(f'{_MANIFEST} is missing')
   try:
-    if path.stat().st_size > _LARGEST:
-      raise ValueError(f'more than {_LARGEST} bytes')
-    content = json.loads(path.read_bytes())
-    if content.pop('sha256') != _digest(content):
+    content = untrusted.read_json(path)
+    if content.pop('sha256') != digest(content):
       raise ValueError('not what was written')
     files = {
       name: (size, sha) for name, (size, sha) in content['files'].items()
     }
-    manifest = Manifest(**content | {'files': files})
-  except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    loss = content['validation_loss']
+    manifest = Manifest(
+      int(content['step']),
+      None if loss is None else float(loss),
+      files,
+      [
+        {name: float(value) for name, value in metrics.items()}
+        for metrics in content.get('pending', ())
+      ],
+    )
+  except (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError),
+    OverflowError,
+  ) as error:
     raise DamagedError(f'{_MANIFEST} cannot be read: {error}') from None
   if str(manifest.step) != folder.name:
     raise DamagedError(f'{_MANIFEST} is that of step {manifest.step}')
@@ -186,7 +196,8 @@ def _size_and_sha256(path: Path) -> tuple[int, str]:
     return file.tell(), digest
 
 
-def _digest(content: dict[str, Any]) -> str:
+def digest(content: dict[str, Any]) -> str:
+  """The SHA-256 of a manifest's content, which it has beside that."""
   return hashlib.sha256(
     json.dumps(content, sort_keys=True).encode()
   ).hexdigest()

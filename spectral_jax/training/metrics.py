@@ -10,6 +10,7 @@ from spectral_jax.errors import UserError
 from spectral_jax.training.events import EventFiles
 from spectral_jax.training.outage import Outages
 from spectral_jax.training.workdir import write_text
+from spectral_jax.untrusted import parse_json
 
 _FILENAME = 'metrics.jsonl'
 
@@ -104,7 +105,7 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
   written nothing has no rows.
 
   Raises:
-    UserError: If a line is not JSON, with its number.
+    UserError: If a line is no JSON object of numbers, with its number.
   """
   path = workdir / _FILENAME
   if not path.exists():
@@ -125,12 +126,20 @@ def _line(row: Mapping[str, float]) -> str:
 
 def _row(line: str, place: str) -> dict[str, float]:
   try:
-    row = json.loads(line)
-    return {
-      key: float(value) if isinstance(value, str) else value
-      for key, value in row.items()
+    row = parse_json(line)
+    return {'step': _number(row['step'])} | {
+      key: _number(value) for key, value in row.items()
     }
-  except (AttributeError, ValueError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(
-      f'{place}: expected a JSON object, got {line[:40]!r}; delete that line'
+      f'{place}: expected a JSON object of numbers with a step, got '
+      f'{line[:40]!r}; delete that line'
     ) from error
+
+
+def _number(value: object) -> float:
+  if isinstance(value, str):
+    return float(value)
+  if isinstance(value, bool) or not isinstance(value, int | float):
+    raise TypeError('no number')
+  return value

@@ -48,7 +48,12 @@ def read(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
       raise UserError(
         f'{where}.{key}: expected {describe_type(hint)}, got {value!r}.'
       )
-    values[key] = hint(value)
+    try:
+      values[key] = hint(value)
+    except OverflowError:  # a whole number that no float reaches
+      raise UserError(
+        f'{where}.{key}: expected a number below 1.8e308, got a larger.'
+      ) from None
   try:
     return cls(**values)
   except ValueError as error:

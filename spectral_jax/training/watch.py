@@ -200,8 +200,9 @@ class Watch:
     )
     raise UserError(
       f'step {failure.step}: {failure.reason}, so training stopped{why} (last '
-      f'good checkpoint: {self._checkpoints.named_latest}; {failure}); lower the learning rate or the '
-      f'clip_norm of config.optimizer, and name a new --workdir{others}.'
+      f'good checkpoint: {self._checkpoints.named_latest}; {failure}); lower '
+      'the learning rate or the clip_norm of config.optimizer, and name a new '
+      f'--workdir{others}.'
     )
 
   def _worst(self, norms: np.ndarray) -> dict[str, float]:

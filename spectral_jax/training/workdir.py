@@ -11,6 +11,7 @@ from typing import Any
 
 from flax import traverse_util
 
+from spectral_jax import untrusted
 from spectral_jax.data.tokenizer import (
   Tokenizer,
   load_tokenizer,
@@ -81,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
     UserError: if there is none.
   """
   try:
-    content = json.loads(path.read_text())
+    content = untrusted.read_json(path)
   except (OSError, ValueError) as error:
     raise UserError(f'{path}: cannot be read ({error}); restore it.') from None
   if not isinstance(content, dict):

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import importlib.util
+import os
 import pathlib
 import re
 import tempfile
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from spectral_jax.data import corpora
+from spectral_jax.data import corpora, text_files
 from spectral_jax.data.corpora import load_corpus
 from spectral_jax.errors import UserError
 from tests.trainer import run
@@ -267,10 +268,11 @@ def test_unreadable_files_refused(
 ) -> None:
   (tmp_path / 'file.txt').write_text('text')
 
-  def denied(path: pathlib.Path) -> bytes:
+  def denied(path: pathlib.Path, largest: int) -> bytes:
+    del largest
     raise PermissionError(13, 'Permission denied', str(path))
 
-  monkeypatch.setattr(pathlib.Path, 'read_bytes', denied)
+  monkeypatch.setattr(text_files, 'read_bytes', denied)
   message = _refusal('text', tmp_path, tmp_path)
   assert f'{tmp_path / "file.txt"} (Permission denied)' in message
 
@@ -294,6 +296,26 @@ def test_damage_refused(tmp_path: pathlib.Path, damaged: str) -> None:
   message = _refusal('text', tmp_path, path)
   assert str(file.parent.parent) in message
   assert 'delete that folder' in message
+
+
+def test_another_prepared_text_refused(tmp_path: pathlib.Path) -> None:
+  paths = [tmp_path / 'one.txt', tmp_path / 'other.txt']
+  for path in paths:
+    path.write_text(f'{path.name}, that is the question. ' * 100)
+    load_corpus('text', path=str(path), data_dir=str(tmp_path))
+  one, other = sorted((tmp_path / 'spectral_jax').iterdir())
+  one.rename(tmp_path / 'aside')
+  other.rename(one)
+  (tmp_path / 'aside').rename(other)
+  for path in paths:
+    assert 'is another text (sha256' in _refusal('text', tmp_path, path)
+
+
+@pytest.mark.parametrize('path', ['/dev/zero', 'pipe'])
+def test_what_has_no_end_refused(tmp_path: pathlib.Path, path: str) -> None:
+  os.mkfifo(tmp_path / 'pipe')
+  message = _refusal('text', tmp_path, tmp_path / path)
+  assert 'no regular file' in message
 
 
 def test_tensorflow_stays_out(tmp_path: pathlib.Path) -> None:
