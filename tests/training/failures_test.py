@@ -132,7 +132,7 @@ def test_a_stop_tells_all_there_is_to_find_the_batch(
 def test_the_rows_that_are_named_are_those_of_the_batch(
   recipe: Recipe, tmp_path: Path
 ) -> None:
-  experiment = Experiment.to_train(recipe(), tmp_path / 'run')
+  experiment = Experiment.to_train(recipe())
   tokens = experiment.tokenizer.encode(experiment.corpus.train)
   for number in (0, 7, 400):  # in another epoch, too
     batch = next(experiment.train_batches(number))
@@ -216,7 +216,7 @@ def test_a_loss_far_above_the_last_ones_is_bad(
 
 
 def test_a_damaged_file_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
-  experiment = Experiment.to_train(recipe(), tmp_path / 'run')
+  experiment = Experiment.to_train(recipe())
   deep = '[' * 100_000
   fine = {'worst': {}, 'loss': 'nan', 'gradient_norm': 1, 'rows': []}
   fine |= {'step': 3, 'batch': 2, 'action': 'rollback', 'reason': ''}
