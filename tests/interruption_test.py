@@ -53,6 +53,20 @@ def test_ctrl_c_after_the_last_step(text: Path, tmp_path: Path) -> None:
   assert not (workdir / 'summary.json').exists()
 
 
+def test_a_reader_that_goes_away(text: Path, tmp_path: Path) -> None:
+  workdir = tmp_path / 'run'
+  process = start('train.py', *small(text, workdir), tmp=text.parent)
+  _read_until(process, 'step 10/120')
+  assert process.stdout is not None
+  process.stdout.close()
+  assert process.wait(timeout=300) == 0
+  assert process.stderr is not None
+  with process.stderr as errors:
+    assert errors.read() == ''
+  assert saved(workdir, 20) or saved(workdir, 40)
+  assert not (workdir / 'summary.json').exists()
+
+
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
   process = start('-c', DEAF, tmp=tmp_path)
   _read_until(process, 'ready')

@@ -21,7 +21,14 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from spectral_jax.errors import UserError, first_line
-from spectral_jax.training import manifest, outage, processes, sharding, workdir
+from spectral_jax.training import (
+  console,
+  manifest,
+  outage,
+  processes,
+  sharding,
+  workdir,
+)
 from spectral_jax.training.manifest import State
 from spectral_jax.training.step import Metrics, TrainState
 
@@ -117,10 +124,9 @@ class Checkpoints:
       if processes.is_first():
         with contextlib.suppress(OSError):
           manifest.discard(folder)
-        print(
+        console.tell(
           f'checkpoint {folder.name}: not saved ({error}); the last good one: '
           f'{self.named_latest}',
-          flush=True,
         )
       return False
     if processes.is_first():
@@ -220,17 +226,15 @@ class Checkpoints:
       state, problem = manifest.state(folder)
       if state is State.DAMAGED:
         aside = workdir.set_aside(folder)
-        print(
+        console.tell(
           f'checkpoint {folder.name}: damaged ({problem}); set aside as '
           f'{aside}',
-          flush=True,
         )
       else:
         if state is State.UNCHECKED:
-          print(
+          console.tell(
             f'checkpoint {folder.name}: it has no checksums, being of an older '
             'version; taken as it is',
-            flush=True,
           )
         return step
     if workdir.steps_aside(self._folder):

@@ -1,6 +1,8 @@
 """What a run says on standard output: facts, progress, samples of text."""
 
 import math
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Self
@@ -17,6 +19,11 @@ _VISIBLE = (
   | {0x7F: 0x2421}
   | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 )
+
+
+def tell(line: str) -> None:
+  """Prints a line, of any length, as it is."""
+  _console().print(Text(line), soft_wrap=True)
 
 
 def print_facts(title: str, facts: Mapping[str, str]) -> None:
@@ -128,9 +135,20 @@ def show_cursor() -> None:
   _console().show_cursor()
 
 
+class _Output(Console):
+  """Standard output, where a reader that goes away is as a SIGTERM.
+
+  So training is saved before it ends, and `train.py | head` is no mistake.
+  """
+
+  def on_broken_pipe(self) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    signal.raise_signal(signal.SIGTERM)
+
+
 def _console() -> Console:
   # Made anew each time, so that it asks today's stdout what it can show.
-  return Console(highlight=False)
+  return _Output(highlight=False)
 
 
 def clock(seconds: float | None) -> str:

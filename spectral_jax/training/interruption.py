@@ -110,10 +110,7 @@ class Interruption:
 
 def told(by: signal.Signals) -> int:
   """Prints that a run was interrupted; returns what its process exits with."""
-  print(
-    'interrupted; the same command goes on from the last checkpoint',
-    flush=True,
-  )
+  console.tell('interrupted; the same command goes on from the last checkpoint')
   return _STATUS[by]
 
 

@@ -21,7 +21,7 @@ from typing import NoReturn, TextIO
 
 from spectral_jax import untrusted
 from spectral_jax.errors import UserError
-from spectral_jax.training import processes, workdir
+from spectral_jax.training import console, processes, workdir
 
 _LOCK = 'lock'
 _OWNER = 'owner.json'
@@ -115,15 +115,13 @@ def _take(directory: Path, has_lock: bool | None, owner: _Owner) -> None:
     # Of a host's own processes its locks tell for sure.
     sure = has_lock and before.host == owner.host
     if not sure and time.time() - before.seen < _LONG:
-      print(
-        f'lock: {before}, trained here; waiting for a sign of life', flush=True
-      )
+      console.tell(f'lock: {before}, trained here; waiting for a sign of life')
       until = time.monotonic() + _PATIENCE
       while time.monotonic() < until:
         if _read(directory) != before:
           _refuse(directory, before)
         time.sleep(_BEAT / 10)
-    print(f'lock: {before}, is gone; its lock is taken over', flush=True)
+    console.tell(f'lock: {before}, is gone; its lock is taken over')
   _write(directory, owner)
 
 

@@ -9,6 +9,7 @@ import jax
 from absl import logging
 
 from spectral_jax.errors import UserError, first_line
+from spectral_jax.training import console
 
 
 class Outages:
@@ -24,15 +25,14 @@ class Outages:
       yield
     except OSError as error:
       if name not in self._out:
-        print(
+        console.tell(
           f'{name}: cannot be written ({_reason(error)}); training goes on, '
           'and what is missing is written when it can be',
-          flush=True,
         )
       self._out.add(name)
       return
     if name in self._out:
-      print(f'{name}: complete again', flush=True)
+      console.tell(f'{name}: complete again')
       self._out.remove(name)
 
 
