@@ -118,9 +118,10 @@ class Watch:
     row = {
       name: float(np.mean([m[name] for m in good])) if good else math.nan
       for name in fetched[0]
+      if name != 'skipped'
     }
-    if 'skipped' in row:
-      del row['skipped']
+    # Of a run that was interrupted, some steps may not have been to be skipped.
+    if any('skipped' in metrics for metrics in fetched):
       row['skipped_steps'] = len(fetched) - len(good)
     self._last = (fetched[-1], norms[-1])
     return row

@@ -20,6 +20,7 @@ from spectral_jax.errors import UserError
 from spectral_jax.training import loop, report
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.failures import Failures
+from spectral_jax.training.interruption import Interruption
 from spectral_jax.training.metrics import read_metrics
 from spectral_jax.training.settings import Settings
 from spectral_jax.training.watch import locate
@@ -47,6 +48,17 @@ def recipe(tmp_path: Path) -> Recipe:
     return Settings.from_mapping(config.to_dict())
 
   return make
+
+
+class _StopsAt(Interruption):
+  """As if a signal had come at a step."""
+
+  def __init__(self, step: int):
+    super().__init__()
+    self._step = step
+
+  def reached(self, step: int) -> bool:
+    return step == self._step
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +201,20 @@ def test_after_a_rollback_the_batch_is_not_seen_again(
       shutil.rmtree(again / 'checkpoints' / step, ignore_errors=True)
     loop.train(settings, again)
     _assert_same_run(settings, workdir, again)
+
+
+def test_an_interrupted_run_goes_on_with_another_answer(
+  recipe: Recipe, spoil: Callable[..., list[int]], tmp_path: Path
+) -> None:
+  spoil(4)
+  workdir = tmp_path / 'run'
+  changes = {'steps': 12, 'log_every': 12, 'evaluate_every': 12}
+  for stops, answer in ((6, 'skip'), (8, 'stop'), (12, 'skip')):
+    loop.train(recipe(on_nonfinite=answer, **changes), workdir, _StopsAt(stops))
+  (row,) = _rows(workdir)
+  assert np.isfinite(row['train_loss'])
+  assert row['skipped_steps'] == 1
+  assert [f['step'] for f in _failures(workdir)] == [5]
 
 
 def test_a_run_that_nothing_helps_ends(
