@@ -149,6 +149,35 @@ def test_process_0_alone_writes(runs: tuple[Path, Path]) -> None:
   assert {'summary.json', 'sample.txt', 'loss.png', 'spectra.png'} < names
 
 
+@pytest.mark.long
+@pytest.mark.parametrize('lost', [0, 1])
+def test_one_that_is_left_alone_ends(
+  text: Path, tmp_path: Path, lost: int
+) -> None:
+  workdir, port = tmp_path / 'run', _port()
+  more = ('--config.train.evaluate_every=10', '--config.train.steps=100000')
+  started = [
+    start(
+      'train.py',
+      *small(text, workdir, *more, '--config.mesh.fsdp=2'),
+      tmp=text.parent,
+      **_slurm(index, port),
+    )
+    for index in (0, 1)
+  ]
+  _wait_for(started, workdir, 10)
+  started[lost].kill()
+  ended = end(started[1 - lost])
+  started[lost].communicate()
+  # Process 0 is where JAX's processes meet: without it JAX may abort one first.
+  if lost == 1 or ended.returncode != -signal.SIGABRT:
+    assert ended.returncode == 2
+    (line,) = re.findall('^error: .*$', ended.stderr, re.M)
+    assert f'process {1 - lost} of 2: another process is lost' in line
+    assert 'the same command, with any number of processes, go' in line
+    assert 'Fatal' not in ended.stderr
+
+
 def test_processes_share_an_epoch_and_their_errors(tmp_path: Path) -> None:
   # Token i is i, so a window says where it starts. Of 58, 52 are to train on,
   # in 44 windows of 8 with a target after the last.

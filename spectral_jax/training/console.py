@@ -62,7 +62,10 @@ def print_text(text: str) -> None:
   """Prints generated text at once, on a terminal as `print_sample` shows it."""
   if sys.stdout.isatty():
     text = text.translate(_VISIBLE)
-  print(text, end='', flush=True)
+  try:
+    print(text, end='', flush=True)
+  except BrokenPipeError:
+    _end_for_want_of_a_reader()
 
 
 def print_aside(line: str) -> None:
@@ -136,14 +139,16 @@ def show_cursor() -> None:
 
 
 class _Output(Console):
-  """Standard output, where a reader that goes away is as a SIGTERM.
-
-  So training is saved before it ends, and `train.py | head` is no mistake.
-  """
+  """Standard output; `train.py | head` is no mistake."""
 
   def on_broken_pipe(self) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    signal.raise_signal(signal.SIGTERM)
+    _end_for_want_of_a_reader()
+
+
+def _end_for_want_of_a_reader() -> None:
+  """Ends as SIGTERM does, which has training saved first."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  signal.raise_signal(signal.SIGTERM)
 
 
 def _console() -> Console:

@@ -26,6 +26,8 @@ T = TypeVar('T')
 
 # Seconds that a process with an error gives the others to end as well.
 _PARTING = 5
+# What a process exits with that has lost another.
+_LOST = 2
 
 
 def is_first() -> bool:
@@ -45,7 +47,8 @@ def joined(group: Group, told: Mapping[str, object]) -> Iterator[None]:
       flags.
 
   Raises:
-    UserError: if the others cannot be met, were told otherwise, or are lost.
+    UserError: if the others cannot be met, or were told otherwise. Where one
+      is lost, this process ends, with a line.
   """
   if not group.has_others:
     yield
@@ -61,12 +64,16 @@ def joined(group: Group, told: Mapping[str, object]) -> Iterator[None]:
     # for this one.
     _end_after(_PARTING)
     if _is_of_device(error):
-      raise UserError(
-        f'process {jax.process_index()} of {jax.process_count()}: another '
-        f'process is lost, or a device failed ({first_line(error)}); the same '
-        'command, with any number of processes, goes on from the last '
-        'checkpoint.'
-      ) from error
+      print(
+        f'error: process {jax.process_index()} of {jax.process_count()}: '
+        f'another process is lost, or a device failed ({first_line(error)}); '
+        'the same command, with any number of processes, goes on from the last '
+        'checkpoint.',
+        file=sys.stderr,
+        flush=True,
+      )
+      # On its way out JAX would abort, with a stack trace.
+      os._exit(_LOST)
     raise
 
 
