@@ -80,12 +80,12 @@ def check_folder(folder: Path) -> None:
   for parent, folders, files in os.walk(top):
     for name in folders + files:
       path = Path(parent, name)
-      if path.is_symlink() and not path.resolve().is_relative_to(top):
+      inside = path.relative_to(top)
+      mode = path.lstat().st_mode
+      if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(top):
         raise ValueError(
-          f'{path.relative_to(top)} is a link out of the folder; copy the '
-          'folder with cp -rL if that is meant'
+          f'{inside} is a link out of its folder; if that is meant, copy the '
+          'folder by cp -rL'
         )
-      if not path.is_file() and not path.is_dir():
-        raise ValueError(
-          f'{path.relative_to(top)} is neither a file nor a folder'
-        )
+      if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError(f'{inside} is neither a file nor a folder')

@@ -53,7 +53,7 @@ def _change(
   changed = {}
   for layer, kernel in layers.items():
     keys = paths.get(f'{layer}/{name}'.lstrip('/'))
-    if keys is None:
+    if keys is None or not hasattr(leaves[keys], 'shape'):
       raise ValueError(f'params: expected {name!r} in {layer!r}; it has none.')
     try:
       changed[keys] = change(kernel, leaves.pop(keys))
@@ -104,7 +104,7 @@ def match_layers(
   kernels = {
     path.removesuffix('kernel').rstrip('/'): leaves[keys].shape
     for path, keys in paths.items()
-    if keys[-1:] == ('kernel',) and leaves[keys].ndim > 1
+    if keys[-1:] == ('kernel',) and getattr(leaves[keys], 'ndim', 0) > 1
   }
   check_all_match(rules, kernels)
   layers = {}

@@ -27,6 +27,8 @@ from spectral_jax.core.reconstruct import (
 )
 from spectral_jax.core.selection import Selection
 
+_MOST_AXES = 12
+
 
 def stack_axes(
   shape: Sequence[int], is_one: Callable[[tuple[int, ...]], bool]
@@ -36,8 +38,10 @@ def stack_axes(
   Of several choices the leading axes are taken, where Flax stacks by default.
 
   Raises:
-    ValueError: if there are none.
+    ValueError: if there are none, or the leaf has more axes than any model's.
   """
+  if len(shape) > _MOST_AXES:  # all their subsets are tried
+    raise ValueError(f'shape: expected at most {_MOST_AXES} axes, got {shape}.')
   for count in range(len(shape)):
     for stack in itertools.combinations(range(len(shape)), count):
       if is_one(tuple(s for a, s in enumerate(shape) if a not in stack)):

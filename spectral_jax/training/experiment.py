@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib.version
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from spectral_jax.core.compiler_check import compiled_error
 from spectral_jax.data import pipeline
 from spectral_jax.data.corpora import DOCUMENTS, load_corpus
 from spectral_jax.data.corpus import Corpus
 from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
-from spectral_jax.errors import UserError
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training import processes, sharding, workdir
+from spectral_jax.training.machine import check_compiler, check_model
 from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.optimizer import make_optimizer
 from spectral_jax.training.settings import DataSettings, Settings
@@ -34,18 +32,6 @@ from spectral_jax.training.step import (
   make_initial_state,
   make_train_step,
 )
-
-
-def check_compiler() -> None:
-  """Raises UserError if this jaxlib computes spectral layers wrong."""
-  error = compiled_error()
-  if not error < 0.1:
-    raise UserError(
-      f'jaxlib {jaxlib.version.__version__}: computes spectral layers wrong on '
-      f'{jax.default_backend()} (error {error:.1g}); install a sound one: '
-      "pip install 'jax!=0.10.2,!=0.11.0,!=0.11.1' "
-      "'jaxlib!=0.10.2,!=0.11.0,!=0.11.1'."
-    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -119,6 +105,11 @@ class Experiment:
       corpus = _corpus(settings.data)
       tokenizer = corpus.make_tokenizer(settings.data.tokenizer)
       experiment = cls(settings, tokenizer, _mesh(settings))
+      check_model(
+        settings.model,
+        tokenizer.vocabulary_size,
+        settings.train.batch_size // settings.train.accumulate,
+      )
       # These refuse a text that is too short, before anything is trained on it.
       experiment.train_batches(0)
       experiment.evaluation_batches('validation')
@@ -148,7 +139,9 @@ class Experiment:
     """
     with processes.together():
       check_compiler()
-      return cls(settings, workdir.read_tokenizer(directory), _mesh(settings))
+      tokenizer = workdir.read_tokenizer(directory)
+      check_model(settings.model, tokenizer.vocabulary_size)
+      return cls(settings, tokenizer, _mesh(settings))
 
   @classmethod
   def to_compile(

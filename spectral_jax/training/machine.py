@@ -1,10 +1,18 @@
-"""What a figure cannot be read without: when and on what it was measured."""
+"""The machine: what it is, and whether it computes and holds a model."""
 
 import datetime
 import os
 import platform
 
 import jax
+import jaxlib.version
+
+from spectral_jax.core.compiler_check import compiled_error
+from spectral_jax.errors import UserError
+from spectral_jax.models.transformer import TransformerConfig
+from spectral_jax.untrusted import check_fits
+
+_FLOAT = 4  # bytes
 
 
 def machine_facts() -> dict[str, str]:
@@ -16,3 +24,55 @@ def machine_facts() -> dict[str, str]:
     'jax': jax.__version__,
     'python': platform.python_version(),
   }
+
+
+def check_compiler() -> None:
+  """Raises UserError if this jaxlib computes spectral layers wrong."""
+  error = compiled_error()
+  if not error < 0.1:
+    raise UserError(
+      f'jaxlib {jaxlib.version.__version__}: computes spectral layers wrong on '
+      f'{jax.default_backend()} (error {error:.1g}); install a sound one: '
+      "pip install 'jax!=0.10.2,!=0.11.0,!=0.11.1' "
+      "'jaxlib!=0.10.2,!=0.11.0,!=0.11.1'."
+    )
+
+
+def _parameter_bytes(config: TransformerConfig, vocabulary: int) -> int:
+  """What the linear layers' and the embedding's parameters take, about."""
+  linear = config.linear
+  stored = 0.0
+  for n, m in config.kernel_shapes().values():
+    if linear.kind == 'low_rank':
+      stored += linear.rank * (n + m)
+    else:
+      stored += n * m * (linear.keep if linear.kind == 'spectral' else 1)
+  embedded = (2 * vocabulary + config.context) * config.width
+  return round(_FLOAT * (config.layers * stored + embedded))
+
+
+def check_model(
+  config: TransformerConfig, vocabulary: int, sequences: int = 1
+) -> None:
+  """Raises UserError for a model that this machine's memory cannot hold.
+
+  Where devices have memory of their own, they say so themselves. What is
+  counted is less than what is needed: the parameters with one moment, and one
+  layer's attention.
+
+  Args:
+    config: of the model.
+    vocabulary: of its tokens.
+    sequences: that are computed at once.
+  """
+  if jax.default_backend() != 'cpu' or jax.process_count() > 1:
+    return
+  scores = _FLOAT * sequences * config.heads * config.context**2
+  for needed, what in (
+    (2 * _parameter_bytes(config, vocabulary), 'config.model: its parameters'),
+    (scores, 'config.model.context, config.train.batch_size: one attention'),
+  ):
+    try:
+      check_fits(needed, what)
+    except ValueError as error:
+      raise UserError(f'{error}; take less.') from None

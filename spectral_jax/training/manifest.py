@@ -144,11 +144,12 @@ def state(folder: Path) -> tuple[State, str]:
   if is_unfinished(folder):
     return State.UNFINISHED, ''
   try:
+    untrusted.check_folder(folder)
     manifest = read(folder)
     if manifest is None:
       return State.UNCHECKED, ''
     _compare(folder, manifest.files)
-  except (DamagedError, OSError) as error:
+  except (ValueError, OSError) as error:
     return State.DAMAGED, str(error)
   return State.GOOD, ''
 

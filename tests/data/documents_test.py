@@ -1,7 +1,9 @@
 """Corpora of documents: splits, batches, evaluation, and every refusal."""
 
 import itertools
+import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,18 @@ def test_damage_refused(tmp_path: Path, damaged: str, kept: int | None) -> None:
     file.write_bytes(data[:kept])
   with pytest.raises(UserError, match=r'lm1b.* prepare (the data|it)'):
     _drawn(_open(tmp_path, 'lm1b'), 1)
+
+
+@pytest.mark.parametrize('key', ['pythonClassName', 'type'])
+def test_a_class_of_somebodys_is_not_imported(key: str, tmp_path: Path) -> None:
+  prepare(tmp_path, 'theirs', {'train': TRAIN, 'test': HELD_OUT})
+  (path,) = tmp_path.rglob('features.json')
+  features = json.loads(path.read_text())
+  features['featuresDict']['features']['text'] |= {key: 'antigravity.Text'}
+  path.write_text(json.dumps(features))
+  message = _refusal(tmp_path, 'theirs')
+  assert f"{path} names the class 'antigravity.Text', whose module" in message
+  assert 'antigravity' not in sys.modules
 
 
 def test_characters_of_documents_refused(folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from configs import base
 from spectral_jax.errors import UserError
-from spectral_jax.training import experiment, loop
+from spectral_jax.training import loop, machine
 from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.experiment import Experiment, Score
 from spectral_jax.training.interruption import Interruption
@@ -71,11 +71,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 def test_a_compiler_that_computes_wrong_is_refused(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-  experiment.check_compiler()
+  machine.check_compiler()
   for error in (4.7, math.nan):
-    monkeypatch.setattr(experiment, 'compiled_error', lambda e=error: e)
+    monkeypatch.setattr(machine, 'compiled_error', lambda e=error: e)
     with pytest.raises(UserError, match=r'^jaxlib .*computes .* wrong on cpu'):
-      experiment.check_compiler()
+      machine.check_compiler()
 
 
 class _Interruption(Interruption):
