@@ -29,6 +29,7 @@ from spectral_jax.training import manifest, workdir
 from spectral_jax.training.metrics import MetricsLog
 from spectral_jax.training.settings import Settings, keys
 from tests.prepared import sentences, word_pieces
+from tests.trainer import assert_refused, small, train
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, 2**31, 0.5])
 SCALARS = st.none() | st.booleans() | NUMBERS | st.text(max_size=9)
@@ -118,6 +119,35 @@ def test_any_value_of_any_key(key: str, value: Any) -> None:
     for name in sections:
       read = read[name]
     assert read[last] == value
+
+
+WORDS = st.text(st.characters(exclude_categories=['Cs', 'Cc']), max_size=9)
+FLAGS = (
+  st.tuples(
+    st.sampled_from(sorted(keys())), WORDS | NUMBERS.map(lambda x: f'{x:.0f}')
+  ).map(lambda pair: f'--{pair[0]}={pair[1]}')
+  | WORDS.map(lambda word: f'--{word}')
+  | WORDS.map(lambda word: f'--config={word}')
+  | st.sampled_from(['--mode=eval', '--temperature=nan', '--config.train=1'])
+)
+
+
+@settings(
+  max_examples=6,
+  suppress_health_check=[
+    HealthCheck.function_scoped_fixture,
+    HealthCheck.too_slow,
+  ],
+)
+@given(arguments=st.lists(FLAGS, min_size=1, max_size=2))
+def test_any_command_line(
+  text: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+  workdir = tmp_path / 'run'
+  # Where all else is right, there is still no text.
+  result = train(*arguments, *small(tmp_path / 'none', workdir), text=text)
+  assert_refused(result, '')
+  assert not workdir.exists()
 
 
 @given(ANY_TEXT)
