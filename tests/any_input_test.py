@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -169,6 +170,24 @@ def test_any_text_of_word_pieces(text: str) -> None:
   ids = tokenizer.encode(text)
   assert tokenizer.separator not in ids
   assert tokenizer.decode(ids) == text
+
+
+PLACES = st.integers(0, len(MODEL) - 1)
+
+
+@given(st.dictionaries(PLACES, st.integers(0, 255), max_size=9), PLACES)
+@example({MODEL.index('▁'.encode()): 0xFF}, len(MODEL))
+def test_any_model_of_word_pieces(changes: dict[int, int], end: int) -> None:
+  model = bytearray(MODEL)
+  for place, byte in changes.items():
+    model[place] = byte
+
+  def read() -> None:
+    tokenizer = SentencePieceTokenizer(bytes(model[:end]))
+    tokenizer.encode('the fox Ångström')
+    tokenizer.decode(np.arange(tokenizer.vocabulary_size))
+
+  refused(read)
 
 
 @given(st.lists(st.integers(-300, 600) | st.integers(), max_size=9))

@@ -73,6 +73,9 @@ class SentencePieceTokenizer:
       )
     ids = ids.astype(np.int32)
     ends = np.flatnonzero(ids == self.separator)
-    return '\n'.join(
-      self._processor.decode(part.tolist()) for part in np.split(ids, ends)
+    # As bytes, for the pieces of a model need not be UTF-8.
+    parts = (
+      self._processor.decode(part.tolist(), return_type=bytes)
+      for part in np.split(ids, ends)
     )
+    return b'\n'.join(parts).decode(errors='replace')
