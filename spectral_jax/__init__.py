@@ -27,6 +27,7 @@ from spectral_jax.layers.rules import Rule
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.layers.swap import Spectralized, spectralize
 from spectral_jax.models.generate import generate
+from spectral_jax.models.weights import place_weights
 from spectral_jax.training.scaling import scale_by_selection
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
   'kernel_from_coefficients',
   'layer_table',
   'match_layers',
+  'place_weights',
   'projection_errors',
   'resize',
   'scale_by_selection',

@@ -78,6 +78,7 @@ def test_a_run_that_is_another_gets_one_line(
     ('--top_p=0', r'--top_p: expected a number above 0 .*got 0\.0'),
     ('--top_p=nan', r'--top_p: .*got nan'),
     ('--stop=', r'--stop: expected some text'),
+    ('--memory=9', r'--memory: expected at least [\d,]+ bytes .*got 9'),
   ):
     assert_refused(
       train('--mode=sample', f'--workdir={workdir}', flag, text=text), expected

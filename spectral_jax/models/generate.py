@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from spectral_jax.models.attention import Cache
 from spectral_jax.models.sampling import SamplingRule, draw, keys_of_samples
 from spectral_jax.models.transformer import Transformer
+from spectral_jax.models.weights import place_weights
 
 # C: few enough to read along, enough for the calls to cost nothing.
 CHUNK = 16
@@ -32,7 +33,7 @@ def slide(context: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnames='model', donate_argnames='cache')
-def _encode(
+def encode(
   model: Transformer,
   params: Any,
   cache: dict[str, Cache],
@@ -47,7 +48,7 @@ def _encode(
 
 
 @functools.partial(jax.jit, static_argnames='model', donate_argnames='cache')
-def _decode(
+def decode(
   model: Transformer,
   params: Any,
   cache: dict[str, Cache],
@@ -136,7 +137,7 @@ def _stream(
       cache = _prefill(model, params, cache, window_Bxt[:, :-1])
       cached = window_Bxt.shape[1] - 1
     steps = min(CHUNK, length - done, context - cached)
-    cache, drawn_BxC = _decode(
+    cache, drawn_BxC = decode(
       model,
       params,
       cache,
@@ -171,7 +172,7 @@ def _prefill(
   for start in range(0, count, size):
     start = min(start, context - size)
     portion_BxP = padded_BxT[:, start : start + size]
-    cache = _encode(model, params, cache, np.int32(start), portion_BxP)
+    cache = encode(model, params, cache, np.int32(start), portion_BxP)
   return cache
 
 
@@ -186,6 +187,8 @@ def generate(
   temperature: float = 0.8,
   top_k: int = 0,
   top_p: float = 1.0,
+  weights: str = 'auto',
+  memory: int | None = None,
 ) -> NDArray[np.int32]:
   """Draws tokens, each given those of a window before it.
 
@@ -204,12 +207,16 @@ def generate(
     temperature: divides the logits; 0 takes the likeliest token.
     top_k: draws from so many likeliest tokens; 0 for all.
     top_p: draws from the likeliest tokens that together have this probability.
+    weights: how they lie in memory, see `place_weights`, which spares many
+      calls from placing them each time.
+    memory: bytes that they may take.
 
   Returns:
     The tokens [B, L] that follow the prompt.
 
   Raises:
-    ValueError: for an empty prompt, or a number out of its range.
+    ValueError: for an empty prompt, a number out of its range, or weights that
+      do not fit in the memory.
 
   Example:
     >>> from spectral_jax.models.transformer import TransformerConfig
@@ -220,13 +227,13 @@ def generate(
     >>> generate(model, params, prompt, length=20, key=key, samples=2).shape
     (2, 20)
   """
+  rule = SamplingRule.of(temperature, top_k, top_p)
   chunks = stream(
-    model,
-    params,
+    *place_weights(model, params, weights, memory),
     prompt,
     length=length,
     key=key,
     samples=samples,
-    rule=SamplingRule.of(temperature, top_k, top_p),
+    rule=rule,
   )
   return np.concatenate(list(chunks), axis=1)

@@ -36,6 +36,8 @@ _ALIKE = (
   'seed',
   'stop',
   'samples',
+  'weights',
+  'memory',
   'process_count',
 )
 _OWN = ('config.data.path', 'config.data.directory')
@@ -138,6 +140,19 @@ def define_flags(default_config: Path) -> None:
     'samples',
     Sampling.samples,
     'For sample: texts to generate at once.',
+    lower_bound=1,
+  )
+  flags.DEFINE_enum(
+    'weights',
+    Sampling.weights,
+    ['auto', 'merged', 'coefficients'],
+    'For sample: kernels rebuilt once (merged, the fastest), or never '
+    '(coefficients, the smallest); auto merges if that fits in --memory.',
+  )
+  flags.DEFINE_integer(
+    'memory',
+    Sampling.memory,
+    'For sample: bytes that the weights may take; by default any.',
     lower_bound=1,
   )
   flags.DEFINE_integer(

@@ -13,6 +13,7 @@ from spectral_jax.data.tokenizer import Tokenizer
 from spectral_jax.errors import UserError
 from spectral_jax.models.generate import stream
 from spectral_jax.models.sampling import SamplingRule
+from spectral_jax.models.weights import place_weights
 from spectral_jax.training import console, processes
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.settings import Sampling
@@ -42,8 +43,14 @@ def _stream(
   prompt: NDArray[np.int32],
   sampling: Sampling,
 ) -> Iterator[NDArray[np.int32]]:
+  try:
+    model, params = place_weights(
+      experiment.model, params, sampling.weights, sampling.memory
+    )
+  except ValueError as error:
+    raise UserError(f'--{error}') from None
   return stream(
-    experiment.model,
+    model,
     params,
     prompt,
     length=sampling.length,
@@ -57,7 +64,8 @@ def sample_text(experiment: Experiment, params: Any, sampling: Sampling) -> str:
   """The prompt and the tokens generated after it, as one text.
 
   Raises:
-    UserError: if the tokenizer does not know a character of the prompt.
+    UserError: if the tokenizer does not know a character of the prompt, or the
+      weights do not fit in the memory.
   """
   prompt = _prompt_tokens(experiment.tokenizer, sampling.prompt)
   (following,) = np.concatenate(
@@ -76,7 +84,8 @@ def print_samples(
   error. All processes call it, the first prints.
 
   Raises:
-    UserError: if the tokenizer does not know a character of the prompt.
+    UserError: if the tokenizer does not know a character of the prompt, or the
+      weights do not fit in the memory.
   """
   tokenizer, count = experiment.tokenizer, sampling.samples
   prompt = _prompt_tokens(tokenizer, sampling.prompt)

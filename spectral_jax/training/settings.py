@@ -200,6 +200,8 @@ class Sampling:
     seed: draws the text.
     stop: ends a text before it says this.
     samples: how many texts.
+    weights: how they lie in memory: auto, merged or coefficients.
+    memory: bytes that they may take; None for any.
   """
 
   prompt: str | None = None
@@ -210,6 +212,8 @@ class Sampling:
   seed: int = 0
   stop: str | None = None
   samples: int = 1
+  weights: str = 'auto'
+  memory: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

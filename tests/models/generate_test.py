@@ -123,9 +123,7 @@ def test_two_programs_serve_all_prompts_and_rules(params: Any) -> None:
       samples=3,
       **rule,
     )
-    compiled.append(
-      (module._encode._cache_size(), module._decode._cache_size())
-    )
+    compiled.append((module.encode._cache_size(), module.decode._cache_size()))
   assert len(set(compiled)) == 1, compiled
 
 
