@@ -8,7 +8,7 @@ import numpy as np
 
 from spectral_jax.data.tokenizer import ByteTokenizer
 from spectral_jax.export.trained import Trained
-from spectral_jax.models.generate import slide
+from spectral_jax.models.generate import generate
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import loop
 from spectral_jax.training.settings import Settings
@@ -35,16 +35,14 @@ def trained_model(workdir: Path) -> Trained:
 
 
 def greedy(trained: Trained, prompt: str, length: int) -> str:
-  """Text by JAX, which encodes every window as a whole."""
-  context = trained.model.config.context
-  apply = jax.jit(trained.model.apply)
-  text = trained.tokenizer.encode(prompt).tolist()
-  window = text[-context:]
-  for _ in range(length):
-    padded = np.pad(window, (0, context - len(window)))[None]
-    logits = apply({'params': trained.params}, padded)
-    text.append(int(logits[0, len(window) - 1].argmax()))
-    window.append(text[-1])
-    if len(window) > context:
-      window = window[slide(context) :]
-  return trained.tokenizer.decode(text)
+  """The prompt and the likeliest text after it, by JAX."""
+  ids = trained.tokenizer.encode(prompt)
+  (drawn_L,) = generate(
+    trained.model,
+    jax.device_get(trained.params),
+    ids,
+    length=length,
+    key=jax.random.key(0),
+    temperature=0.0,
+  )
+  return trained.tokenizer.decode(np.concatenate([ids, drawn_L]))

@@ -39,7 +39,9 @@ def files(trained: Trained, folder: Path) -> dict[str, bytes]:
       f'WORKDIR: the page knows the tokenizers {" and ".join(_TOKENIZERS)}, '
       f'got {name}; export the run --format=onnx for a program of your own.'
     )
-  model = decoder(trained)
+  # The graph cannot compute a random basis.
+  basis = trained.model.config.linear.basis
+  model = decoder(trained, 'inside' if basis == 'dct' else 'export')
   page = importlib.resources.files('spectral_jax.demo') / 'page'
   found = {file.name: file.read_bytes() for file in page.iterdir()}
   found |= {f'runtime/{name}': (folder / name).read_bytes() for name in FILES}

@@ -43,13 +43,22 @@ def write(trained: Trained, out: Path, options: Options) -> None:
     options: dtype: float32; rebuild.
 
   Raises:
-    UserError: for another dtype, a basis that the graph cannot compute, or a
-      model that is too large for a file.
+    UserError: for another dtype, and as `decoder` does.
   """
   if options.dtype not in (None, 'float32'):
     raise UserError(f'--dtype: expected float32, got {options.dtype}.')
+  out.write_bytes(decoder(trained, options.rebuild))
+
+
+def decoder(trained: Trained, rebuild: str = 'inside') -> bytes:
+  """The file that `write` writes.
+
+  Raises:
+    UserError: for a basis that the graph cannot compute, or a model that is too
+      large for a file.
+  """
   linear = trained.model.config.linear
-  if linear.kind == 'spectral' and options.rebuild == 'export':
+  if linear.kind == 'spectral' and rebuild == 'export':
     trained = trained.merged()
   elif linear.kind == 'spectral' and linear.basis != 'dct':
     raise UserError(
@@ -60,11 +69,6 @@ def write(trained: Trained, out: Path, options: Options) -> None:
       f'--format=onnx: expected at most {_LARGEST:,} bytes of parameters, got '
       f'{trained.bytes:,}; take another format.'
     )
-  out.write_bytes(decoder(trained))
-
-
-def decoder(trained: Trained) -> bytes:
-  """The model's file; kernels are stored as the layers store them."""
   config, vocabulary = trained.model.config, trained.model.vocabulary
   params = jax.device_get(trained.params)
   graph = Graph()

@@ -19,7 +19,6 @@ pytest.importorskip('flatbuffers', reason='wants requirements-export.txt')
 @pytest.mark.parametrize(
   ('config', 'rebuild'),
   [
-    ({'linear': LinearConfig(selection='strided')}, 'inside'),
     ({'linear': LinearConfig(keep=0.3), 'scan': True}, 'inside'),
     ({'linear': LinearConfig(selection='lowpass')}, 'export'),
     ({'linear': LinearConfig(kind='low_rank', rank=4)}, 'inside'),

@@ -39,8 +39,10 @@ function describe({linear, layers, context, bytes, dense_bytes}) {
   );
   const part = ((100 * bytes) / dense_bytes).toFixed(1);
   element('size-note').textContent =
-    `${part} % of the float32 weights of the same architecture with dense layers. ` +
-    'The kernels are rebuilt once, when the model is loaded.';
+    `${part} % of the float32 weights of the same architecture with dense layers.` +
+    (linear.kind === 'spectral' && linear.basis === 'dct'
+      ? ' The kernels are rebuilt once, when the model is loaded.'
+      : '');
 }
 
 function setRunning(running) {
@@ -102,9 +104,9 @@ function generate(event) {
 }
 
 worker.onmessage = ({data}) => {
-  if ('token' in data) {
-    count += 1;
-    addText(decode(data.token));
+  if ('tokens' in data) {
+    count += data.tokens.length;
+    addText(data.tokens.map(decode).join(''));
     showProgress('');
   } else if (data.done) {
     addText(decode());

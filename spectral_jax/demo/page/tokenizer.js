@@ -27,7 +27,7 @@ function characters({vocabulary}) {
 function bytes({separator}) {
   const encode = (text) => Array.from(new TextEncoder().encode(text));
   const decoder = () => {
-    const decoder = new TextDecoder();
+    const decoder = new TextDecoder('utf-8', {ignoreBOM: true});
     return (id) => {
       if (id === undefined) return decoder.decode();
       const byte = Uint8Array.of(id === separator ? 10 : id);

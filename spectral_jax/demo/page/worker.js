@@ -1,11 +1,13 @@
 // Runs the model, beside the page, which therefore never waits.
 //
 // Takes {ids, length, temperature}, or {stop: true}. Posts {ready: seconds},
-// {token: id} for each token, {done: true} at the end, and {error: text}.
+// {tokens: ids} as they are drawn, {done: true} at the end, and {error: text}.
 
 import * as ort from './runtime/ort.wasm.min.mjs';
 
-const PAUSE_MS = 30; // between looks at what the page has posted
+// How often the page hears of tokens, and is heard: it draws what it is told, and
+// would do nothing else if it were told of each.
+const TURN_MS = 30;
 
 let about, session;
 let stopped = false;
@@ -62,25 +64,29 @@ async function generate({ids, length, temperature}) {
   stopped = false;
   let window = ids.slice(-about.context);
   let past = null;
-  let looked = performance.now();
+  let drawn = [];
+  let turn = performance.now();
   for (let count = 0; count < length && !stopped; count++) {
     const step = past
       ? await advance(window.slice(-1), past)
       : await advance(window, emptyPast());
     past = step.present;
     const token = draw(step.logits, temperature);
-    postMessage({token});
+    drawn.push(token);
     window.push(token);
     if (window.length > about.context) {
       // Positions are learned: the rest is encoded anew.
       window = window.slice(about.slide);
       past = null;
     }
-    if (performance.now() - looked > PAUSE_MS) {
+    if (performance.now() - turn > TURN_MS) {
+      postMessage({tokens: drawn});
+      drawn = [];
       await new Promise((resolve) => setTimeout(resolve));
-      looked = performance.now();
+      turn = performance.now();
     }
   }
+  postMessage({tokens: drawn});
   postMessage({done: true});
 }
 
