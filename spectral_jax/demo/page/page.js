@@ -60,7 +60,7 @@ function showProgress(end) {
   const seconds = (performance.now() - begun) / 1000;
   const speed = document.createElement('b');
   speed.textContent = (count / seconds).toFixed(0);
-  element('speed').replaceChildren(speed, ' tokens/s, computed on one core');
+  element('speed').replaceChildren(speed, ' tokens/s on one core');
   element('status').textContent = `${count} tokens${end}`;
 }
 
