@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
         'dropout': 0.0,
         'initial_scale': 1.0,
         'qkv': 'fused',
+        'norm_epsilon': 1e-6,
         'dtype': 'float32',
         'scan': False,
         'remat': False,

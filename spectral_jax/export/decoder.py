@@ -23,7 +23,6 @@ from spectral_jax.export.trained import Options, Trained
 from spectral_jax.models.generate import slide
 from spectral_jax.models.transformer import TransformerConfig
 
-_EPSILON = 1e-6  # of Flax's LayerNorm
 _LARGEST = 2 * 10**9  # bytes, of the protobuf that an ONNX file is
 
 
@@ -84,7 +83,9 @@ def decoder(trained: Trained, rebuild: str = 'inside') -> bytes:
     block = _Block(graph, config, layer, config.block_params(params, layer))
     x_BxTxD = block.attention(x_BxTxD, seen_TxS)
     x_BxTxD = block.mlp(x_BxTxD)
-  x_BxTxD = _norm(graph, x_BxTxD, 'final_norm', params['final_norm'])
+  x_BxTxD = _norm(
+    graph, x_BxTxD, 'final_norm', params['final_norm'], config.norm_epsilon
+  )
   head = graph.stored('head', params['head']['kernel'])
   graph.give('logits', graph.op('MatMul', x_BxTxD, head))
 
@@ -101,7 +102,7 @@ def decoder(trained: Trained, rebuild: str = 'inside') -> bytes:
   metadata = {
     'context': config.context,
     'slide': slide(config.context),
-    'tokenizer': tokenizer_fields(trained.tokenizer),
+    'tokenizer': trained.tokenizer and tokenizer_fields(trained.tokenizer),
   }
   return graph.model(
     {'input_ids': (np.int64, ('batch', 'tokens'))}
@@ -126,11 +127,13 @@ def _places(graph: Graph) -> tuple[str, str]:
   return places_T, graph.op('LessOrEqual', places_S, column_Tx1)
 
 
-def _norm(graph: Graph, x_BxTxD: str, name: str, params: Any) -> str:
+def _norm(
+  graph: Graph, x_BxTxD: str, name: str, params: Any, epsilon: float
+) -> str:
   scale, bias = (
     graph.stored(f'{name}.{part}', params[part]) for part in ('scale', 'bias')
   )
-  return graph.op('LayerNormalization', x_BxTxD, scale, bias, epsilon=_EPSILON)
+  return graph.op('LayerNormalization', x_BxTxD, scale, bias, epsilon=epsilon)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +167,8 @@ class _Block:
 
   def _norm(self, x_BxTxD: str, name: str) -> str:
     path = f'block_{self.layer}.{name}'
-    return _norm(self.graph, x_BxTxD, path, self.params[name])
+    epsilon = self.config.norm_epsilon
+    return _norm(self.graph, x_BxTxD, path, self.params[name], epsilon)
 
   def _with_past(self, new_BxHxTxE: str, part: str) -> str:
     past = f'past_key_values.{self.layer}.{part}'

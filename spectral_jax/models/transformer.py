@@ -41,6 +41,7 @@ class TransformerConfig:
     qkv: queries, keys and values from one kernel [D, 3D] (`fused`), or from
       three [D, D] (`separate`): the same function of a dense model and, dense
       or spectral, as many parameters.
+    norm_epsilon: added to the variance by every layer norm.
     dtype: of the computation, `float32` or `bfloat16`; parameters, rebuilt
       kernels, softmax and logits are float32 all the same.
     scan: whether one compiled block serves all layers, their parameters stacked
@@ -62,6 +63,7 @@ class TransformerConfig:
   dropout: float = 0.0
   initial_scale: float = 1.0
   qkv: str = 'fused'
+  norm_epsilon: float = 1e-6
   dtype: str = 'float32'
   scan: bool = False
   remat: bool = False
@@ -82,10 +84,11 @@ class TransformerConfig:
       raise ValueError(
         f'dropout: expected 0 up to but not 1, got {self.dropout}.'
       )
-    if not 0 < self.initial_scale < math.inf:
-      raise ValueError(
-        f'initial_scale: expected a number above 0, got {self.initial_scale}.'
-      )
+    for field in ('initial_scale', 'norm_epsilon'):
+      if not 0 < getattr(self, field) < math.inf:
+        raise ValueError(
+          f'{field}: expected a number above 0, got {getattr(self, field)}.'
+        )
     for field, choices in (('qkv', QKV), ('dtype', DTYPES)):
       value = getattr(self, field)
       if value not in choices:
@@ -107,6 +110,10 @@ class TransformerConfig:
       attention = {'query': (d, d), 'key': (d, d), 'value': (d, d)}
     rest = {'out': (d, d), 'mlp_in': (d, 4 * d), 'mlp_out': (4 * d, d)}
     return attention | rest
+
+  def norm(self, name: str) -> nn.LayerNorm:
+    """A layer norm of the model."""
+    return nn.LayerNorm(self.norm_epsilon, self.dtype, name=name)
 
   def seed(self, layer: int, name: str) -> int:
     """The seed with which a linear layer draws its positions."""
@@ -157,7 +164,7 @@ class Block(nn.Module):
     """Maps [B, T, D] to [B, T, D]; the cache has the `start` tokens before."""
     config = self.config
     drop = nn.Dropout(config.dropout, deterministic=not train)
-    h = nn.LayerNorm(dtype=config.dtype, name='attention_norm')(x_BxTxD)
+    h = config.norm('attention_norm')(x_BxTxD)
     if config.qkv == 'fused':
       qkv = jnp.split(self._linear('qkv')(h), 3, axis=-1)
     else:
@@ -169,7 +176,7 @@ class Block(nn.Module):
     else:
       attended, cache = cache.attend(q, k, v, start)
     x_BxTxD += drop(self._linear('out')(attended.reshape(h.shape)))
-    h = nn.LayerNorm(dtype=config.dtype, name='mlp_norm')(x_BxTxD)
+    h = config.norm('mlp_norm')(x_BxTxD)
     hidden_BxTxF = nn.gelu(self._linear('mlp_in')(h))
     return x_BxTxD + drop(self._linear('mlp_out')(hidden_BxTxF)), cache
 
@@ -249,7 +256,7 @@ class Transformer(nn.Module):
     x_BxTxD += positions_TxD[None].astype(config.dtype)
     x_BxTxD = nn.Dropout(config.dropout, deterministic=not train)(x_BxTxD)
     x_BxTxD, cache = self._blocks(x_BxTxD, train, cache, start)
-    x_BxTxD = nn.LayerNorm(dtype=config.dtype, name='final_norm')(x_BxTxD)
+    x_BxTxD = config.norm('final_norm')(x_BxTxD)
     logits_BxTxV = nn.Dense(
       self.vocabulary, use_bias=False, dtype=config.dtype, name='head'
     )(x_BxTxD)
