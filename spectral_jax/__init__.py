@@ -18,6 +18,7 @@ from spectral_jax.core.reconstruct import (
   kernel_from_coefficients,
 )
 from spectral_jax.core.selection import Selection
+from spectral_jax.export.loading import load_exported
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.dense_general import SpectralDenseGeneral
 from spectral_jax.layers.find_layers import find_layers, find_selections
@@ -44,6 +45,7 @@ __all__ = [
   'generate',
   'kernel_from_coefficients',
   'layer_table',
+  'load_exported',
   'match_layers',
   'place_weights',
   'projection_errors',

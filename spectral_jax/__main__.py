@@ -7,13 +7,14 @@ from absl import app, flags, logging
 
 from spectral_jax.commands import runs
 from spectral_jax.errors import UserError
-from spectral_jax.training.command import fail, one_line
+from spectral_jax.training.command import fail, parse
 
 _VERBS = {
   'convert': 'dense to spectral, spectral to dense, or from one K to another',
   'demo': 'the model in a browser, on this machine',
   'elastic': 'what the loss is with fewer coefficients',
   'export': 'the model for others to run, or in a small file',
+  'import': 'such a file, or a GPT-2, as a run',
   'inspect': "each layer's rank, energy and storage; the pictures",
   'verify': 'whether each checkpoint is what was saved',
 }
@@ -27,14 +28,6 @@ def _usage() -> str:
   )
 
 
-def _parse(argv: list[str]) -> list[str]:
-  try:
-    parsed: list[str] = flags.FLAGS(argv)
-  except flags.Error as error:
-    fail(one_line(error))
-  return parsed
-
-
 def main() -> None:
   """Does what the verb says."""
   verb, *rest = sys.argv[1:] or ['--help']
@@ -43,7 +36,8 @@ def main() -> None:
     return
   if verb not in _VERBS:
     fail(f'{verb}: no such verb; there are {", ".join(_VERBS)}.')
-  command = importlib.import_module(f'spectral_jax.commands.{verb}')
+  name = 'import_' if verb == 'import' else verb  # Python keeps that word
+  command = importlib.import_module(f'spectral_jax.commands.{name}')
   command.define_flags()
   for module in (command, runs):
     flags.adopt_module_key_flags(module)  # or --help would not show them
@@ -58,7 +52,7 @@ def main() -> None:
       fail(str(error))
 
   sys.modules['__main__'].__doc__ = command.__doc__  # what --help shows
-  app.run(run, [f'python -m spectral_jax {verb}', *rest], flags_parser=_parse)
+  app.run(run, [f'python -m spectral_jax {verb}', *rest], flags_parser=parse)
 
 
 if __name__ == '__main__':

@@ -232,12 +232,31 @@ def test_any_flax_parameters(as_file: bool, text: Path, tmp_path: Path) -> None:
   )
 
 
+def test_a_small_file_and_back(
+  finished: tuple[Path, str], text: Path, tmp_path: Path
+) -> None:
+  file, back = tmp_path / 'small.safetensors', tmp_path / 'back'
+  printed = succeed('export', finished[0], file, '--dtype=int8', text=text)
+  assert f'({file.stat().st_size:,} bytes)' in printed
+  assert not list(tmp_path.glob('*.partial'))
+  succeed('import', file, back, text=text)
+  path = f'--config.data.path={text}'
+  result = train('--mode=eval', f'--workdir={back}', path, text=text)
+  assert result.returncode == 0, result.stderr
+  _, after = result.stdout.split('loss', 1)
+  summary = json.loads((finished[0] / 'summary.json').read_text())
+  assert float(after.split()[0]) == pytest.approx(
+    summary['validation_loss'], abs=0.02
+  )
+
+
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [
     (['konvert'], '^error: konvert: no such verb; there are convert, demo, e'),
     (['demo', 'nowhere'], '--workdir: no run in nowhere'),
     (['demo', 'nowhere', '--port=http'], '--port=http'),
+    (['import', 'README.md', 'out'], 'README.md: no whole file of safetenso'),
     (['inspect', 'nowhere'], '--workdir: no run in nowhere'),
     (['inspect', 'x', '--checkpont=1'], "flag 'checkpont'"),
     (['convert', 'README.md', 'configs'], 'OUT: configs is there already'),

@@ -1,10 +1,12 @@
 """Writes a trained model for others to run.
 
-  python -m spectral_jax export WORKDIR OUT --format=safetensors
+  python -m spectral_jax export WORKDIR OUT --format=safetensors --dtype=int8
+  python -m spectral_jax export WORKDIR OUT --format=gpt2
   python -m spectral_jax export WORKDIR OUT --format=onnx [--rebuild=export]
   python -m spectral_jax export WORKDIR OUT --format=stablehlo
 
-OUT is a new file or folder, as the format has it. See docs/edge.md.
+OUT is a new file or folder, as the format has it. See docs/export.md and, for
+onnx and stablehlo, docs/edge.md.
 """
 
 import importlib
@@ -23,6 +25,7 @@ _FORMATS = {
   'safetensors': 'coefficients',
   'onnx': 'decoder',
   'stablehlo': 'programs',
+  'gpt2': 'gpt2',
 }
 
 

@@ -190,7 +190,7 @@ def make_tokenizer(name: str, text: str | None) -> Tokenizer:
 
 
 def tokenizer_fields(tokenizer: Tokenizer) -> dict[str, Any]:
-  """What a tokenizer is, for JSON."""
+  """The tokenizer as JSON has it, for `read_tokenizer`."""
   fields: dict[str, Any] = {'name': tokenizer.name}
   match tokenizer:
     case CharTokenizer():
@@ -202,10 +202,29 @@ def tokenizer_fields(tokenizer: Tokenizer) -> dict[str, Any]:
   return fields
 
 
+def read_tokenizer(fields: Any) -> Tokenizer:
+  """Reads what `tokenizer_fields` gave.
+
+  Raises:
+    UserError: it is damaged, or of an unknown kind.
+  """
+  try:
+    match fields:
+      case {'name': CharTokenizer.name, 'vocabulary': str(vocabulary)}:
+        return CharTokenizer(vocabulary)
+      case {'name': ByteTokenizer.name}:
+        return ByteTokenizer(fields.get('separator'))
+      case {'name': SentencePieceTokenizer.name, 'model': str(model)}:
+        return SentencePieceTokenizer(base64.b64decode(model))
+  except ValueError as error:
+    raise UserError(str(error)) from error
+  raise UserError('holds no tokenizer that is known: restore the file')
+
+
 def save_tokenizer(tokenizer: Tokenizer, path: str | pathlib.Path) -> None:
   """Writes the tokenizer as JSON, for `load_tokenizer`."""
-  fields = tokenizer_fields(tokenizer)
-  pathlib.Path(path).write_text(json.dumps(fields) + '\n', encoding='utf-8')
+  text = json.dumps(tokenizer_fields(tokenizer)) + '\n'
+  pathlib.Path(path).write_text(text, encoding='utf-8')
 
 
 def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
@@ -225,16 +244,9 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
       f'{path} is not JSON ({error}): restore the file'
     ) from error
   try:
-    match fields:
-      case {'name': CharTokenizer.name, 'vocabulary': str(vocabulary)}:
-        return CharTokenizer(vocabulary)
-      case {'name': ByteTokenizer.name}:
-        return ByteTokenizer(fields.get('separator'))
-      case {'name': SentencePieceTokenizer.name, 'model': str(model)}:
-        return SentencePieceTokenizer(base64.b64decode(model))
-  except (UserError, ValueError) as error:
+    return read_tokenizer(fields)
+  except UserError as error:
     raise UserError(f'{path}: {error}') from error
-  raise UserError(f'{path} holds no tokenizer that is known: restore the file')
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

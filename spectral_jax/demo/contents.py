@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spectral_jax.data.tokenizer import tokenizer_fields
+from spectral_jax.data.tokenizer import Tokenizer, tokenizer_fields
 from spectral_jax.demo.runtime import FILES
 from spectral_jax.errors import UserError
 from spectral_jax.export.decoder import decoder
@@ -33,7 +33,9 @@ def files(trained: Trained, folder: Path) -> dict[str, bytes]:
   Raises:
     UserError: for a tokenizer that the page does not have.
   """
-  name = trained.tokenizer.name
+  tokenizer = trained.tokenizer
+  assert tokenizer is not None  # a run has one
+  name = tokenizer.name
   if name not in _TOKENIZERS:
     raise UserError(
       f'WORKDIR: the page knows the tokenizers {" and ".join(_TOKENIZERS)}, '
@@ -46,14 +48,16 @@ def files(trained: Trained, folder: Path) -> dict[str, bytes]:
   found = {file.name: file.read_bytes() for file in page.iterdir()}
   found |= {f'runtime/{name}': (folder / name).read_bytes() for name in FILES}
   found['model.onnx'] = model
-  found['about.json'] = json.dumps(_about(trained, len(model))).encode()
+  found['about.json'] = json.dumps(
+    _about(trained, tokenizer, len(model))
+  ).encode()
   return found
 
 
-def _about(trained: Trained, size: int) -> dict[str, Any]:
+def _about(trained: Trained, tokenizer: Tokenizer, size: int) -> dict[str, Any]:
   config = trained.model.config
   return {
-    'tokenizer': tokenizer_fields(trained.tokenizer),
+    'tokenizer': tokenizer_fields(tokenizer),
     'context': config.context,
     'slide': slide(config.context),
     'layers': config.layers,

@@ -63,7 +63,7 @@ def write(trained: Trained, out: Path, options: Options) -> None:
   about = {
     'context': context,
     'slide': slide(context),
-    'tokenizer': tokenizer_fields(trained.tokenizer),
+    'tokenizer': trained.tokenizer and tokenizer_fields(trained.tokenizer),
   }
   out.mkdir()
   (out / 'weights.bin').write_bytes(_serialized(made))

@@ -53,17 +53,22 @@ def _check_keys(argv: Sequence[str]) -> None:
       fail(unknown_key(match[1], known))
 
 
-def define_flags(default_config: Path) -> None:
-  """Defines all flags of train.py; `default_config` is a recipe file."""
+def define_config_flag(default: Path | None) -> None:
+  """Defines --config, and with it --config.KEY; `default` is a recipe file."""
   # Overrides are looked up in the recipe as soon as the flag is defined.
   _check_keys(sys.argv[1:])
   described = '\n'.join(f'  --{key}: {line}' for key, line in keys().items())
   config_flags.DEFINE_config_file(
     'config',
-    str(default_config),
+    default and str(default),
     'The recipe, a Python file with get_config(), as FILE or FILE:ROW. '
     'Override any of its keys, after --config:\n' + described,
   )
+
+
+def define_flags(default_config: Path) -> None:
+  """Defines all flags of train.py; `default_config` is a recipe file."""
+  define_config_flag(default_config)
   flags.DEFINE_string(
     'workdir', None, 'Where the run is kept; by default runs/NAME.'
   )
@@ -164,7 +169,7 @@ def define_flags(default_config: Path) -> None:
   )
 
 
-def one_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
   """The line of a flag error that says what was wrong."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   raised = [line for line in lines if re.match(r'\w+(Error|Exception): ', line)]
@@ -183,27 +188,35 @@ def _given_config(argv: Sequence[str]) -> str | None:
   return given
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
+def parse(argv: Sequence[str]) -> list[str]:
   """Parses flags as absl does, but answers an error with one line, status 2."""
   given = _given_config(argv)
   if given and not Path(given.split(':')[0]).is_file():
     fail(f'--config: no such file as {given}.')
   try:
-    rest = flags.FLAGS(argv)
-    flags.FLAGS.config.to_dict()  # raises where the recipe could not be read
-    group()
+    rest: list[str] = flags.FLAGS(argv)
+    if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
+      flags.FLAGS.config.to_dict()  # raises where it could not be read
   except flags.Error as error:
-    fail(one_line(error))
-  except UserError as error:
-    fail(str(error))
+    fail(_one_line(error))
   except Exception as error:  # a recipe is a program, and may raise anything
     fail(
       f'--config: {given} is no recipe ({type(error).__name__}: '
-      f'{one_line(error)}).'
+      f'{_one_line(error)}).'
     )
+  return rest
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses the flags of train.py, likewise."""
+  rest = parse(argv)
+  try:
+    group()
+  except UserError as error:
+    fail(str(error))
   if len(rest) > 1:
     fail(f'unexpected argument {rest[1]!r}; flags begin with --.')
-  return list(rest)
+  return rest
 
 
 def fail(line: str) -> NoReturn:
