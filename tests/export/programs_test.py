@@ -20,8 +20,7 @@ pytest.importorskip('flatbuffers', reason='wants requirements-export.txt')
   ('config', 'rebuild'),
   [
     ({'linear': LinearConfig(keep=0.3), 'scan': True}, 'inside'),
-    ({'linear': LinearConfig(selection='lowpass')}, 'export'),
-    ({'linear': LinearConfig(kind='low_rank', rank=4)}, 'inside'),
+    ({'linear': LinearConfig(kind='low_rank', rank=4)}, 'export'),
   ],
 )
 def test_logits_are_the_model_s(
