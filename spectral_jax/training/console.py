@@ -62,10 +62,7 @@ def print_text(text: str) -> None:
   """Prints generated text at once, on a terminal as `print_sample` shows it."""
   if sys.stdout.isatty():
     text = text.translate(_VISIBLE)
-  try:
-    print(text, end='', flush=True)
-  except BrokenPipeError:
-    _end_for_want_of_a_reader()
+  print(text, end='', flush=True)
 
 
 def print_aside(line: str) -> None:
@@ -142,13 +139,9 @@ class _Output(Console):
   """Standard output; `train.py | head` is no mistake."""
 
   def on_broken_pipe(self) -> None:
-    _end_for_want_of_a_reader()
-
-
-def _end_for_want_of_a_reader() -> None:
-  """Ends as SIGTERM does, which has training saved first."""
-  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-  signal.raise_signal(signal.SIGTERM)
+    """Ends as SIGTERM does, which has training saved first."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _console() -> Console:

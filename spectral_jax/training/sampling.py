@@ -97,9 +97,10 @@ def print_samples(
   texts = [
     _title(row, count) + tokenizer.decode(prompt) for row in range(count)
   ]
+  portions = _stream(experiment, params, prompt, sampling)
   tell(f'step {step}')
   drawn, times = [], [time.perf_counter()]
-  for tokens_Bxc in _stream(experiment, params, prompt, sampling):
+  for tokens_Bxc in portions:
     times.append(time.perf_counter())
     going_on = sum(not text.ended for text in streams)
     drawn.append(going_on * tokens_Bxc.shape[1])
