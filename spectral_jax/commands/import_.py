@@ -61,8 +61,8 @@ def run(arguments: list[str]) -> None:
   source = Path(arguments[0]).expanduser()
   out = new_path(arguments[1])
   trained = load_exported(source)
-  tokenizer = _tokenizer(trained, source)
   settings = Settings.from_mapping(_recipe(trained, source))
+  tokenizer = _tokenizer(trained, source, settings.data.corpus)
   batch = settings.train.batch_size // settings.train.accumulate
   mesh = make_mesh(settings.mesh, batch, settings.model.heads)
   experiment = Experiment(settings, tokenizer, mesh)
@@ -102,7 +102,7 @@ def _recipe(trained: Trained, source: Path) -> dict[str, Any]:
   return recipe
 
 
-def _tokenizer(trained: Trained, source: Path) -> Any:
+def _tokenizer(trained: Trained, source: Path, corpus: str) -> Any:
   name = flags.FLAGS.tokenizer
   tokenizer = trained.tokenizer
   if tokenizer is None and name is None:
@@ -110,7 +110,8 @@ def _tokenizer(trained: Trained, source: Path) -> Any:
       f'--tokenizer: missing; {source} has none that is known here.'
     )
   if name is not None:
-    tokenizer = make_tokenizer(name, None)
+    # As training makes it: only documents have a separator.
+    tokenizer = make_tokenizer(name, None if corpus == 'tfds' else '')
   assert tokenizer is not None
   if tokenizer.vocabulary_size != trained.model.vocabulary:
     raise UserError(
