@@ -19,7 +19,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from spectral_jax.errors import UserError
-from spectral_jax.training import command
+from spectral_jax.training import command, sampling_flags
 
 command.define_flags(Path(__file__).parent / 'configs' / 'shakespeare.py')
 flags.adopt_module_key_flags(command)
@@ -47,7 +47,9 @@ def main(argv: Sequence[str]) -> None:
       elif values.mode == 'eval':
         loop.evaluate(settings, workdir, values.checkpoint)
       elif values.mode == 'sample':
-        loop.sample(settings, workdir, values.checkpoint, command.sampling())
+        loop.sample(
+          settings, workdir, values.checkpoint, sampling_flags.given()
+        )
       else:
         aot.compile_ahead(settings, values.topology, values.slices)
   except UserError as error:

@@ -1,8 +1,6 @@
 """The command line's flags, and one clear line for each mistake in them."""
 
-import dataclasses
 import itertools
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -13,9 +11,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from spectral_jax.errors import UserError
+from spectral_jax.training import sampling_flags
 from spectral_jax.training.joining import Group
 from spectral_jax.training.reading import unknown_key
-from spectral_jax.training.settings import Sampling, Settings, keys
+from spectral_jax.training.settings import Settings, keys
 from spectral_jax.training.workdir import check_recipe, flatten, read_recipe
 
 _EXPECTED = {
@@ -113,60 +112,8 @@ def define_flags(default_config: Path) -> None:
   flags.DEFINE_string(
     'checkpoint', 'latest', 'For eval and sample: latest, best, or a step.'
   )
-  flags.DEFINE_string(
-    'prompt', None, 'For sample: the text to go on from; by default a new line.'
-  )
-  flags.DEFINE_integer(
-    'length', Sampling.length, 'For sample: tokens to generate.', lower_bound=1
-  )
-  flags.DEFINE_float(
-    'temperature',
-    Sampling.temperature,
-    'For sample: divides the logits; 0 takes the likeliest token.',
-    lower_bound=0.0,
-  )
-  flags.DEFINE_integer(
-    'top_k',
-    Sampling.top_k,
-    'For sample: draws from so many likeliest tokens; 0 for all.',
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-  )
-  flags.DEFINE_float(
-    'top_p',
-    Sampling.top_p,
-    'For sample: draws from the likeliest tokens that together have this '
-    'probability; 1 for all.',
-  )
-  flags.DEFINE_string(
-    'stop', None, 'For sample: ends a text before it says this.'
-  )
-  flags.DEFINE_integer(
-    'samples',
-    Sampling.samples,
-    'For sample: texts to generate at once.',
-    lower_bound=1,
-  )
-  flags.DEFINE_enum(
-    'weights',
-    Sampling.weights,
-    ['auto', 'merged', 'coefficients'],
-    'For sample: kernels rebuilt once (merged, the fastest), or never '
-    '(coefficients, the smallest); auto merges if that fits in --memory.',
-  )
-  flags.DEFINE_integer(
-    'memory',
-    Sampling.memory,
-    'For sample: bytes that the weights may take; by default any.',
-    lower_bound=1,
-  )
-  flags.DEFINE_integer(
-    'seed',
-    0,
-    'For sample: draws the text.',
-    lower_bound=0,
-    upper_bound=2**32 - 1,
-  )
+  sampling_flags.define()
+  flags.adopt_module_key_flags(sampling_flags)
 
 
 def _one_line(error: Exception) -> str:
@@ -268,28 +215,6 @@ def group() -> Group:
     values.join_timeout,
     values.mode == 'train',
   )
-
-
-def sampling() -> Sampling:
-  """What the parsed flags say of the text to generate.
-
-  Raises:
-    UserError: for a number that is none, or out of its range.
-  """
-  values = flags.FLAGS
-  if not math.isfinite(values.temperature):
-    raise UserError(
-      f'--temperature: expected 0 or more, got {values.temperature}.'
-    )
-  if not 0 < values.top_p <= 1:
-    raise UserError(
-      f'--top_p: expected a number above 0 and up to 1, got {values.top_p}.'
-    )
-  if values.stop == '':
-    raise UserError('--stop: expected some text, got none.')
-  names = (field.name for field in dataclasses.fields(Sampling))
-  given: dict[str, Any] = {name: values[name].value for name in names}
-  return Sampling(**given)
 
 
 def told(settings: Settings) -> dict[str, Any]:
