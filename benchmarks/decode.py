@@ -7,8 +7,10 @@ the context on, by greedy choice, so that they share the machine's moods; read
 the ratios. `uncached` is the loop without a cache: a forward pass of the whole
 window for each token. Beside the times stand bytes: of the parameters; at the
 peak, with the constants and the temporaries of the program, but without the
-cache; and read of parameters for a step. Flags of train.py come after `--`, for
-another model, as `-- --config.model.width=512 --config.model.layers=2`.
+cache; and read of parameters for a step. Of layers alone is the peak without
+what a dense model has beside its kernels: embeddings, head, norms, and
+temporaries. Flags of train.py come after `--`, for another model, as `--
+--config.model.width=512 --config.model.layers=2`.
 """
 
 import re
@@ -77,6 +79,13 @@ class Decoder:
     )
     return tokens_BxC
 
+  @property
+  def kernel_bytes(self) -> int:
+    """What a dense model's kernels take, those of the blocks."""
+    config = self._model.config
+    one = sum(n * m for n, m in config.kernel_shapes().values())
+    return 4 * config.layers * one
+
   def sizes(self) -> dict[str, int]:
     """Bytes: of parameters, constants and temporaries."""
     compiled = decode.lower(
@@ -132,18 +141,24 @@ def _print_speeds(
 
 
 def _print_sizes(decoders: dict[str, Decoder]) -> None:
+  """Prints bytes; of layers alone what they add to a model without any."""
   print(
     '\n| 1 at once, KiB | parameters, read in a step | constants | '
-    'temporaries | peak | of dense |'
+    'temporaries | peak | of dense | of layers alone | of dense kernels |'
   )
-  print('|---|---|---|---|---|---|')
-  dense = 0
-  for name, decoder in decoders.items():
-    sizes = decoder.sizes()
-    peak = sum(sizes.values())
-    dense = dense or peak
-    cells = ' | '.join(f'{size / 1024:,.0f}' for size in sizes.values())
-    print(f'| {name} | {cells} | {peak / 1024:,.0f} | {peak / dense:.3f} |')
+  print('|---|---|---|---|---|---|---|---|')
+  sizes = {name: decoder.sizes() for name, decoder in decoders.items()}
+  dense = next(iter(sizes.values()))
+  kernels = next(iter(decoders.values())).kernel_bytes
+  without = sum(dense.values()) - kernels
+  for name, each in sizes.items():
+    peak = sum(each.values())
+    cells = ' | '.join(f'{size / 1024:,.0f}' for size in each.values())
+    print(
+      f'| {name} | {cells} | {peak / 1024:,.0f} | '
+      f'{peak / sum(dense.values()):.3f} | {(peak - without) / 1024:,.0f} | '
+      f'{(peak - without) / kernels:.3f} |'
+    )
 
 
 def _decoders(

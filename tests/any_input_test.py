@@ -133,6 +133,7 @@ FLAGS = (
 )
 
 
+@pytest.mark.long
 @settings(
   max_examples=6,
   suppress_health_check=[

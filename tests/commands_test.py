@@ -160,6 +160,7 @@ def test_a_dense_run_to_spectral_and_back(
   assert summary['validation_loss'] < before
 
 
+@pytest.mark.long
 def test_growing_goes_on_from_its_step(
   finished: tuple[Path, str], text: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def _train_to(step: int, text: Path, workdir: Path) -> 'subprocess.Popen[str]':
   return process
 
 
+@pytest.mark.long
 def test_a_run_outlives_a_full_disk(
   finished: tuple[Path, str], text: Path, disk: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_run_outlives_a_full_disk(
   assert f'loss                {loss:.4f}' in finished[1]
 
 
+@pytest.mark.long
 def test_a_run_without_its_workdir_says_what_it_lost(
   finished: tuple[Path, str], text: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def test_bytes_of_lm1b(folder: Path, tmp_path: Path) -> None:
   assert 1 < summary['bits_per_character'] / bits < 1.1
 
 
+@pytest.mark.long
 def test_word_pieces_of_c4(folder: Path, tmp_path: Path) -> None:
   model = tmp_path / 'words.model'
   model.write_bytes(word_pieces(sentences(50)))

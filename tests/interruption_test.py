@@ -5,6 +5,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from spectral_jax.training.interruption import Interruption
 from tests.trainer import end, saved, small, start
 
@@ -28,6 +30,7 @@ def _read_until(process: subprocess.Popen[str], word: str) -> None:
   raise AssertionError(process.communicate())
 
 
+@pytest.mark.long
 def test_sigterm_before_the_first_step(text: Path, tmp_path: Path) -> None:
   process = start('train.py', *small(text, tmp_path / 'run'), tmp=text.parent)
   _read_until(process, 'parameters')
@@ -53,6 +56,7 @@ def test_ctrl_c_after_the_last_step(text: Path, tmp_path: Path) -> None:
   assert not (workdir / 'summary.json').exists()
 
 
+@pytest.mark.long
 def test_a_reader_that_goes_away(text: Path, tmp_path: Path) -> None:
   workdir = tmp_path / 'run'
   process = start('train.py', *small(text, workdir), tmp=text.parent)

@@ -151,19 +151,18 @@ def test_process_0_alone_writes(runs: tuple[Path, Path]) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize('lost', [0, 1])
-def test_one_that_is_left_alone_ends(
+def test_one_that_is_left_alone_ends_and_goes_on_by_itself(
   text: Path, tmp_path: Path, lost: int
 ) -> None:
   workdir, port = tmp_path / 'run', _port()
-  more = ('--config.train.evaluate_every=10', '--config.train.steps=100000')
+  command = (
+    'train.py',
+    *small(text, workdir, '--config.train.evaluate_every=10'),
+    '--config.train.steps=100000',
+    '--config.mesh.fsdp=2',
+  )
   started = [
-    start(
-      'train.py',
-      *small(text, workdir, *more, '--config.mesh.fsdp=2'),
-      tmp=text.parent,
-      **_slurm(index, port),
-    )
-    for index in (0, 1)
+    start(*command, tmp=text.parent, **_slurm(index, port)) for index in (0, 1)
   ]
   _wait_for(started, workdir, 10)
   started[lost].kill()
@@ -176,6 +175,14 @@ def test_one_that_is_left_alone_ends(
     assert f'process {1 - lost} of 2: another process is lost' in line
     assert 'the same command, with any number of processes, go' in line
     assert 'Fatal' not in ended.stderr
+  steps = (int(path.name) for path in (workdir / 'checkpoints').iterdir())
+  newest = max(step for step in steps if saved(workdir, step))
+  alone = start(*command, tmp=text.parent, devices=2)
+  _wait_for([alone], workdir, newest + 10)
+  alone.terminate()
+  ended = end(alone)
+  assert ended.returncode == 0, ended.stderr
+  assert re.search(rf'goes on from +step {newest}\n', ended.stdout)
 
 
 def test_processes_share_an_epoch_and_their_errors(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from spectral_jax.commands.runs import (
   define_checkpoint_flag,
   fraction,
   layers_of,
+  save,
 )
 from spectral_jax.convert.project import (
   match_layers,
@@ -46,7 +47,6 @@ from spectral_jax.core.selection import KINDS
 from spectral_jax.errors import UserError
 from spectral_jax.layers.layer_table import aligned, layer_table
 from spectral_jax.training import workdir
-from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.settings import Settings
 
 
@@ -135,8 +135,7 @@ def _convert_run(source: Path, out: Path) -> None:
     _print_errors(projection_errors(trained.state.params, layers))
   score = experiment.score(state.params, 'validation')
   workdir.claim(out, settings, experiment.digest(), experiment.tokenizer)
-  with Checkpoints(out) as checkpoints:
-    checkpoints.save(state, score.loss)
+  save(state, out, score.loss)
   print(f'step {int(state.step)}, validation loss {score.loss:.4f}')
 
 

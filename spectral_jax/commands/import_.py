@@ -16,14 +16,13 @@ and has no validation loss; --mode=eval of train.py tells it.
 
 import copy
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from spectral_jax.commands.export import new_path
-from spectral_jax.commands.runs import fraction, layers_of
+from spectral_jax.commands.runs import fraction, layers_of, save
 from spectral_jax.convert.project import to_spectral
 from spectral_jax.core.selection import KINDS
 from spectral_jax.data.tokenizer import make_tokenizer
@@ -31,7 +30,6 @@ from spectral_jax.errors import UserError
 from spectral_jax.export.loading import load_exported
 from spectral_jax.export.trained import Trained
 from spectral_jax.training import workdir
-from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.command import define_config_flag
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.mesh import make_mesh
@@ -74,8 +72,7 @@ def run(arguments: list[str]) -> None:
     digest = experiment.digest()
   state = experiment.init_state().replace(params=params)
   workdir.claim(out, settings, digest, tokenizer)
-  with Checkpoints(out) as checkpoints:
-    checkpoints.save(state, math.inf)  # of no text yet
+  save(state, out, None)
   print(f'written: {out.absolute()}')
 
 

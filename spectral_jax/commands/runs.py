@@ -14,6 +14,7 @@ from spectral_jax.errors import UserError
 from spectral_jax.layers.find_layers import find_layers
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.training import loop, workdir
+from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.settings import Settings
 from spectral_jax.training.step import TrainState
@@ -108,6 +109,19 @@ class Run:
         'spectral one.'
       )
     workdir.check_data(directory, self.experiment.digest())
+
+
+def save(state: TrainState, directory: Path, loss: float | None) -> None:
+  """Saves a state as the checkpoint of a new run; None: it was not scored.
+
+  Raises:
+    UserError: if it cannot, for want of room.
+  """
+  with Checkpoints(directory) as checkpoints:
+    if not checkpoints.save(state, loss):
+      raise UserError(
+        f'OUT: {directory}: not saved; remove it, make room, and begin again.'
+      )
 
 
 def layers_of(experiment: Experiment) -> dict[str, SpectralKernel]:

@@ -41,7 +41,7 @@ class Trained:
     >>> params = model.init(jax.random.key(0), tokens)['params']
     >>> trained = Trained(model, params)
     >>> sorted(trained.layers())[0], trained.bytes, trained.merged().bytes
-    ('block_0/mlp_in', 7296, 8832)
+    ('block_0/mlp_in', 6432, 7968)
   """
 
   model: Transformer

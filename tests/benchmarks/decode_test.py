@@ -20,12 +20,11 @@ def test_every_choice_of_weights_is_beside_the_dense_model(
   names = ('strided nm/2, merged', 'strided nm/2, coefficients')
   for name in ('dense', *names, 'uncached, dense'):
     assert f'| {name} | ' in speeds
-  dense, merged, small = (
-    float(line.rstrip('| ').rsplit('| ', 1)[1])
-    for line in sizes.splitlines()[2:]
-  )
-  assert dense == merged == 1.0
-  assert small < 0.85
+  rows = [line.strip('| ').split(' | ') for line in sizes.splitlines()[2:]]
+  dense, merged, small = ((float(row[5]), float(row[7])) for row in rows)
+  assert dense == merged == (1.0, 1.0)
+  assert small[0] < 0.85
+  assert 0.5 < small[1] < small[0]
 
 
 def test_a_bad_batch_size_gets_one_line(tmp_path: Path) -> None:

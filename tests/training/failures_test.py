@@ -154,7 +154,9 @@ def test_the_rows_that_are_named_are_those_of_the_batch(
       np.testing.assert_array_equal(row, tokens[start : start + 8])
 
 
-@pytest.mark.parametrize('devices', [1, 4])
+@pytest.mark.parametrize(
+  'devices', [1, pytest.param(4, marks=pytest.mark.long)]
+)
 def test_a_skipped_step_is_counted_and_a_resumed_run_ends_alike(
   recipe: Recipe, spoil: Callable[..., list[int]], tmp_path: Path, devices: int
 ) -> None:
@@ -259,6 +261,7 @@ def test_a_damaged_file_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
   assert Failures(experiment, tmp_path).batch(2) == 3  # after batch 2
 
 
+@pytest.mark.long
 def test_the_command_line_ends_with_one_line(
   text: Path, tmp_path: Path
 ) -> None:
