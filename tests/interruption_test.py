@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spectral_jax.training.interruption import Interruption
-from tests.trainer import end, saved, small, start
+from tests.trainer import end, metrics_rows, run, saved, small, start
 
 GOES_ON = 'interrupted; the same command goes on'
 # What a program that does not ask whether to stop does.
@@ -54,6 +54,31 @@ def test_ctrl_c_after_the_last_step(text: Path, tmp_path: Path) -> None:
   assert GOES_ON in ended.stdout
   assert 'Traceback' not in ended.stderr
   assert not (workdir / 'summary.json').exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('moment', ['evaluation', 'save'])
+def test_sigterm_while_a_step_is_scored_or_saved(
+  moment: str, finished: tuple[Path, str], text: Path, tmp_path: Path
+) -> None:
+  workdir = tmp_path / 'run'
+  process = start('train.py', *small(text, workdir), tmp=text.parent)
+  if moment == 'evaluation':  # which begins once this is said
+    _read_until(process, 'step 20/120')
+  else:
+    while not (workdir / 'checkpoints/20/unfinished').exists():
+      assert process.poll() is None, process.communicate()
+      time.sleep(0.001)
+  process.send_signal(signal.SIGTERM)
+  ended = end(process)
+  assert ended.returncode == 0, ended.stderr
+  assert 'step 20  validation loss' in ended.stdout
+  assert GOES_ON in ended.stdout
+  assert saved(workdir, 20)
+  assert not saved(workdir, 40)
+  again = run('train.py', *small(text, workdir), tmp=text.parent)
+  assert again.returncode == 0, again.stderr
+  assert metrics_rows(workdir) == metrics_rows(finished[0])
 
 
 @pytest.mark.long

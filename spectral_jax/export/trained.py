@@ -38,7 +38,7 @@ class Trained:
     >>> config = TransformerConfig(context=8, width=8, layers=1, heads=2)
     >>> model = Transformer(65, config)
     >>> tokens = jnp.zeros((1, 8), jnp.int32)
-    >>> params = model.init(jax.random.key(0), tokens)['params']
+    >>> params = jax.jit(model.init)(jax.random.key(0), tokens)['params']
     >>> trained = Trained(model, params)
     >>> sorted(trained.layers())[0], trained.bytes, trained.merged().bytes
     ('block_0/mlp_in', 6432, 7968)

@@ -49,7 +49,7 @@ def place_weights(
     >>> from spectral_jax.models.transformer import TransformerConfig
     >>> model = Transformer(11, TransformerConfig(width=32, layers=1))
     >>> tokens = jnp.zeros((1, 128), jnp.int32)
-    >>> params = model.init(jax.random.key(0), tokens)['params']
+    >>> params = jax.jit(model.init)(jax.random.key(0), tokens)['params']
     >>> for memory in 60_000, 80_000:
     ...   _, placed = place_weights(model, params, memory=memory)
     ...   sum(leaf.nbytes for leaf in jax.tree.leaves(placed))
