@@ -28,8 +28,13 @@ from benchmarks.arguments import fail, parse_flags
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.generate import CHUNK, decode
 from spectral_jax.models.sampling import SamplingRule, keys_of_samples
+from spectral_jax.models.stored import (
+  abstract_params,
+  kernel_count,
+  with_linear,
+)
 from spectral_jax.models.transformer import Transformer, TransformerConfig
-from spectral_jax.models.weights import place_weights, with_linear
+from spectral_jax.models.weights import place_weights
 
 _ROUNDS = flags.DEFINE_integer('rounds', 25, 'Counted calls.', lower_bound=1)
 _BATCHES = flags.DEFINE_list('batch_sizes', '1,8,64', 'Samples at once.')
@@ -42,12 +47,10 @@ _SELECTIONS = flags.DEFINE_list(
 
 def _draw(model: Transformer) -> Any:
   """Parameters, drawn alike: their values are no matter."""
-  tokens = jax.ShapeDtypeStruct((1, model.config.context), jnp.int32)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
   draw = np.random.default_rng(0)
   return jax.tree.map(
     lambda leaf: jnp.asarray(0.05 * draw.normal(size=leaf.shape), leaf.dtype),
-    shapes,
+    abstract_params(model),
   )
 
 
@@ -82,9 +85,7 @@ class Decoder:
   @property
   def kernel_bytes(self) -> int:
     """What a dense model's kernels take, those of the blocks."""
-    config = self._model.config
-    one = sum(n * m for n, m in config.kernel_shapes().values())
-    return 4 * config.layers * one
+    return 4 * kernel_count(self._model.config)
 
   def sizes(self) -> dict[str, int]:
     """Bytes: of parameters, constants and temporaries."""

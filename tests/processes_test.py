@@ -124,7 +124,7 @@ def runs(
   assert 'interrupted; the same command goes on' in printed[0]
   assert printed[1] == ''
   steps = {int(path.name) for path in (two / 'checkpoints').iterdir()}
-  stopped_at = max(steps - {10, 20})  # between two evaluations
+  stopped_at = max(steps)  # mostly between two evaluations
   assert stopped_at < 30
   resumed = end(begin(two, 8))
   assert resumed.returncode == 0, resumed.stderr

@@ -34,7 +34,7 @@ from spectral_jax.commands.runs import (
   Run,
   define_checkpoint_flag,
   fraction,
-  layers_of,
+  new_path,
   save,
 )
 from spectral_jax.convert.project import (
@@ -46,6 +46,7 @@ from spectral_jax.convert.project import (
 from spectral_jax.core.selection import KINDS
 from spectral_jax.errors import UserError
 from spectral_jax.layers.layer_table import aligned, layer_table
+from spectral_jax.models.stored import layers_of
 from spectral_jax.training import workdir
 from spectral_jax.training.settings import Settings
 
@@ -73,13 +74,10 @@ def run(arguments: list[str]) -> None:
   """
   if len(arguments) != 2:
     raise UserError(f'expected an input and OUT, got {len(arguments)} paths.')
-  source, out = (Path(argument).expanduser() for argument in arguments)
+  source = Path(arguments[0]).expanduser()
   if not source.exists():
     raise UserError(f'{source}: no such file or folder.')
-  if out.exists():
-    raise UserError(f'OUT: {out} is there already; name another.')
-  if not out.parent.is_dir():
-    raise UserError(f'OUT: {out.parent} is no folder; make it first.')
+  out = new_path(arguments[1])
   if (source / 'config.json').is_file():
     _convert_run(source, out)
   else:
@@ -131,7 +129,7 @@ def _convert_run(source: Path, out: Path) -> None:
     params = trained.params_as(experiment)
     state = experiment.init_state().replace(params=params)
   if trained.kind == 'dense':
-    layers = layers_of(experiment)
+    layers = layers_of(experiment.model)
     _print_errors(projection_errors(trained.state.params, layers))
   score = experiment.score(state.params, 'validation')
   workdir.claim(out, settings, experiment.digest(), experiment.tokenizer)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from spectral_jax.commands.runs import Run, define_checkpoint_flag
+from spectral_jax.commands.runs import Run, define_checkpoint_flag, new_path
 from spectral_jax.errors import UserError
 from spectral_jax.export.trained import DTYPES, REBUILD, Options, Trained
 from spectral_jax.training import workdir
@@ -41,20 +41,6 @@ def define_flags() -> None:
     'is loaded, or has them made.',
   )
   flags.DEFINE_enum('dtype', None, list(DTYPES), 'Of the numbers in OUT.')
-
-
-def new_path(argument: str) -> Path:
-  """Where OUT is to be.
-
-  Raises:
-    UserError: if it is there already, or its folder is not.
-  """
-  out = Path(argument).expanduser()
-  if out.exists():
-    raise UserError(f'OUT: {out} is there already; name another.')
-  if not out.parent.is_dir():
-    raise UserError(f'OUT: {out.parent} is no folder; make it first.')
-  return out
 
 
 def read_trained(directory: Path) -> Trained:

@@ -21,14 +21,14 @@ from typing import Any
 
 from absl import flags
 
-from spectral_jax.commands.export import new_path
-from spectral_jax.commands.runs import fraction, layers_of, save
+from spectral_jax.commands.runs import fraction, new_path, save
 from spectral_jax.convert.project import to_spectral
 from spectral_jax.core.selection import KINDS
 from spectral_jax.data.tokenizer import make_tokenizer
 from spectral_jax.errors import UserError
 from spectral_jax.export.loading import load_exported
 from spectral_jax.export.trained import Trained
+from spectral_jax.models.stored import layers_of
 from spectral_jax.training import workdir
 from spectral_jax.training.command import define_config_flag
 from spectral_jax.training.experiment import Experiment
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> None:
   experiment = Experiment(settings, tokenizer, mesh)
   params = trained.params
   if flags.FLAGS.keep is not None:
-    params = to_spectral(params, layers_of(experiment))
+    params = to_spectral(params, layers_of(experiment.model))
   digest = trained.digest
   if flags.FLAGS.config is not None or not digest:
     digest = experiment.digest()

@@ -5,14 +5,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 from absl import flags
 
 from spectral_jax.convert.project import to_dense, to_spectral
 from spectral_jax.convert.resize import resize
 from spectral_jax.errors import UserError
-from spectral_jax.layers.find_layers import find_layers
 from spectral_jax.layers.spectral_kernel import SpectralKernel
+from spectral_jax.models.stored import layers_of
 from spectral_jax.training import loop, workdir
 from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.experiment import Experiment
@@ -60,7 +59,7 @@ class Run:
 
   def layers(self) -> dict[str, SpectralKernel]:
     """What its spectral layers store."""
-    return layers_of(self.experiment)
+    return layers_of(self.experiment.model)
 
   def recipe_with(self, **linear: object) -> dict[str, Any]:
     """The recipe with other values in config.model.linear."""
@@ -84,7 +83,7 @@ class Run:
       UserError: if the one K's positions are not among the other's.
     """
     try:
-      return resize(tree, self.layers(), layers_of(experiment))
+      return resize(tree, self.layers(), layers_of(experiment.model))
     except ValueError as error:
       raise UserError(f'--keep: {error}') from None
 
@@ -98,7 +97,7 @@ class Run:
     if experiment.settings.model.linear.kind == 'dense':
       return to_dense(params, self.layers())
     if self.kind == 'dense':
-      return to_spectral(params, layers_of(experiment))
+      return to_spectral(params, layers_of(experiment.model))
     return self.resize(params, experiment)
 
   def check_convertible(self, directory: Path) -> None:
@@ -124,12 +123,6 @@ def save(state: TrainState, directory: Path, loss: float | None) -> None:
       )
 
 
-def layers_of(experiment: Experiment) -> dict[str, SpectralKernel]:
-  """What the spectral layers of a recipe's model store."""
-  tokens = jnp.zeros((1, experiment.settings.model.context), jnp.int32)
-  return find_layers(experiment.model, tokens)
-
-
 def fraction(text: str) -> float:
   """Reads a --keep; whether the kernels can is the recipe's to check.
 
@@ -140,6 +133,20 @@ def fraction(text: str) -> float:
     return float(text)
   except ValueError:
     raise UserError(f'--keep: expected a fraction, got {text!r}.') from None
+
+
+def new_path(argument: str) -> Path:
+  """Where OUT is to be.
+
+  Raises:
+    UserError: if it is there already, or its folder is not.
+  """
+  out = Path(argument).expanduser()
+  if out.exists():
+    raise UserError(f'OUT: {out} is there already; name another.')
+  if not out.parent.is_dir():
+    raise UserError(f'OUT: {out.parent} is no folder; make it first.')
+  return out
 
 
 def one_argument(arguments: list[str], name: str = 'WORKDIR') -> Path:

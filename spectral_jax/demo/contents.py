@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from spectral_jax.data.tokenizer import Tokenizer, tokenizer_fields
 from spectral_jax.demo.runtime import FILES
 from spectral_jax.errors import UserError
 from spectral_jax.export.decoder import decoder
 from spectral_jax.export.trained import Trained
-from spectral_jax.layers.linear import LinearConfig
-from spectral_jax.models.generate import slide
+from spectral_jax.models.stored import DENSE, parameter_bytes, with_linear
 from spectral_jax.training.spectra import magnitudes
 from spectral_jax.training.spectra_picture import mean_stored, pool
 
@@ -48,38 +45,21 @@ def files(trained: Trained, folder: Path) -> dict[str, bytes]:
   found = {file.name: file.read_bytes() for file in page.iterdir()}
   found |= {f'runtime/{name}': (folder / name).read_bytes() for name in FILES}
   found['model.onnx'] = model
-  found['about.json'] = json.dumps(
-    _about(trained, tokenizer, len(model))
-  ).encode()
+  found['about.json'] = json.dumps(_about(trained, len(model))).encode()
   return found
 
 
-def _about(trained: Trained, tokenizer: Tokenizer, size: int) -> dict[str, Any]:
+def _about(trained: Trained, size: int) -> dict[str, Any]:
   config = trained.model.config
-  return {
-    'tokenizer': tokenizer_fields(tokenizer),
-    'context': config.context,
-    'slide': slide(config.context),
+  return trained.to_generate() | {
     'layers': config.layers,
     'heads': config.heads,
     'features': config.width // config.heads,
     'linear': dataclasses.asdict(config.linear),
     'bytes': size,
-    'dense_bytes': _dense_bytes(trained),
+    'dense_bytes': parameter_bytes(with_linear(trained.model, DENSE)),
     'spectra': _spectra(trained),
   }
-
-
-def _dense_bytes(trained: Trained) -> int:
-  """Of the parameters of the same model with dense layers, in float32."""
-  config = dataclasses.replace(
-    trained.model.config, linear=LinearConfig(kind='dense')
-  )
-  tokens = jnp.zeros((1, config.context), jnp.int32)
-  shapes = jax.eval_shape(
-    trained.model.copy(config=config).init, jax.random.key(0), tokens
-  )
-  return sum(4 * leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def _spectra(trained: Trained) -> list[dict[str, Any]]:

@@ -15,12 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from spectral_jax.data.tokenizer import tokenizer_fields
 from spectral_jax.errors import UserError
 from spectral_jax.export.graph import Graph
 from spectral_jax.export.rebuilding import kernel_in_graph
-from spectral_jax.export.trained import Options, Trained
-from spectral_jax.models.generate import slide
+from spectral_jax.export.trained import Options, Trained, rebuilds_inside
 from spectral_jax.models.transformer import TransformerConfig
 
 _LARGEST = 2 * 10**9  # bytes, of the protobuf that an ONNX file is
@@ -44,8 +42,7 @@ def write(trained: Trained, out: Path, options: Options) -> None:
   Raises:
     UserError: for another dtype, and as `decoder` does.
   """
-  if options.dtype not in (None, 'float32'):
-    raise UserError(f'--dtype: expected float32, got {options.dtype}.')
+  options.check_dtype('float32')
   out.write_bytes(decoder(trained, options.rebuild))
 
 
@@ -56,13 +53,9 @@ def decoder(trained: Trained, rebuild: str = 'inside') -> bytes:
     UserError: for a basis that the graph cannot compute, or a model that is too
       large for a file.
   """
-  linear = trained.model.config.linear
-  if linear.kind == 'spectral' and rebuild == 'export':
+  is_spectral = trained.model.config.linear.kind == 'spectral'
+  if not rebuilds_inside(trained.model, rebuild) and is_spectral:
     trained = trained.merged()
-  elif linear.kind == 'spectral' and linear.basis != 'dct':
-    raise UserError(
-      f'--rebuild=inside: not of the basis {linear.basis!r}; take export.'
-    )
   if trained.bytes > _LARGEST:
     raise UserError(
       f'--format=onnx: expected at most {_LARGEST:,} bytes of parameters, got '
@@ -99,16 +92,11 @@ def decoder(trained: Trained, rebuild: str = 'inside') -> bytes:
     }
 
   logits = (np.float32, ('batch', 'tokens', vocabulary))
-  metadata = {
-    'context': config.context,
-    'slide': slide(config.context),
-    'tokenizer': trained.tokenizer and tokenizer_fields(trained.tokenizer),
-  }
   return graph.model(
     {'input_ids': (np.int64, ('batch', 'tokens'))}
     | kept('past_key_values', 'past'),
     {'logits': logits} | kept('present', 'seen'),
-    {name: json.dumps(value) for name, value in metadata.items()},
+    {name: json.dumps(value) for name, value in trained.to_generate().items()},
   )
 
 

@@ -93,11 +93,7 @@ def write(trained: Trained, out: Path, options: Options) -> None:
   Raises:
     UserError: for another dtype, or low-rank layers.
   """
-  dtype = options.dtype or 'float32'
-  if dtype not in ('float32', 'bfloat16'):
-    raise UserError(
-      f'--dtype: a GPT-2 is stored in float32 or bfloat16, got {dtype}.'
-    )
+  dtype = options.check_dtype('float32', 'bfloat16')
   merged = trained.merged()
   tensors = {
     name: np.ascontiguousarray(tensor, np.dtype(getattr(jnp, dtype)))

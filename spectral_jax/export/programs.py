@@ -16,10 +16,8 @@ from jax import export
 
 from spectral_jax.core.dct import computed_basis
 from spectral_jax.core.selection import Selection
-from spectral_jax.data.tokenizer import tokenizer_fields
 from spectral_jax.errors import UserError
-from spectral_jax.export.trained import Options, Trained
-from spectral_jax.models.generate import slide
+from spectral_jax.export.trained import Options, Trained, rebuilds_inside
 
 _PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -41,15 +39,10 @@ def write(trained: Trained, out: Path, options: Options) -> None:
     UserError: for another dtype, a basis that the program cannot compute, or
       if the package flatbuffers is not installed.
   """
-  if options.dtype not in (None, 'float32'):
-    raise UserError(f'--dtype: expected float32, got {options.dtype}.')
-  linear = trained.model.config.linear
-  inside = options.rebuild == 'inside' and linear.kind == 'spectral'
-  if inside and linear.basis != 'dct':
-    raise UserError(
-      f'--rebuild=inside: not of the basis {linear.basis!r}; take export.'
-    )
-  dense = trained.merged() if linear.kind == 'spectral' else trained
+  options.check_dtype('float32')
+  inside = rebuilds_inside(trained.model, options.rebuild)
+  is_spectral = trained.model.config.linear.kind == 'spectral'
+  dense = trained.merged() if is_spectral else trained
   made = _rebuilding(trained) if inside else _constants(dense)
   context = dense.model.config.context
 
@@ -60,15 +53,10 @@ def write(trained: Trained, out: Path, options: Options) -> None:
   tokens_BxT = jax.ShapeDtypeStruct(
     export.symbolic_shape(f'b, {context}'), jnp.int32
   )
-  about = {
-    'context': context,
-    'slide': slide(context),
-    'tokenizer': trained.tokenizer and tokenizer_fields(trained.tokenizer),
-  }
   out.mkdir()
   (out / 'weights.bin').write_bytes(_serialized(made))
   (out / 'forward.bin').write_bytes(_serialized(forward, shapes, tokens_BxT))
-  (out / 'model.json').write_text(json.dumps(about) + '\n')
+  (out / 'model.json').write_text(json.dumps(trained.to_generate()) + '\n')
 
 
 def _serialized(program: Callable[..., Any], *arguments: Any) -> bytes:

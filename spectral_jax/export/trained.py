@@ -4,22 +4,20 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import traverse_util
 
-from spectral_jax.convert.project import to_dense
-from spectral_jax.data.tokenizer import Tokenizer
+from spectral_jax.data.tokenizer import Tokenizer, tokenizer_fields
 from spectral_jax.errors import UserError
-from spectral_jax.layers.find_layers import find_layers
-from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.layers.spectral_kernel import SpectralKernel
+from spectral_jax.models.generate import slide
+from spectral_jax.models.stored import abstract_params, kernel_count, layers_of
 from spectral_jax.models.transformer import Transformer
+from spectral_jax.models.weights import place_weights
 
 REBUILD = ('inside', 'export')
 DTYPES = ('float32', 'bfloat16', 'int8', 'int4')
 # A file is not believed that tells of kernels so many times its size.
 _LARGEST_RATIO = 10_000
-_ONE_TOKEN = jax.ShapeDtypeStruct((1, 1), jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Trained:
     >>> from spectral_jax.models.transformer import TransformerConfig
     >>> config = TransformerConfig(context=8, width=8, layers=1, heads=2)
     >>> model = Transformer(65, config)
-    >>> tokens = jnp.zeros((1, 8), jnp.int32)
+    >>> tokens = jax.numpy.zeros((1, 8), int)
     >>> params = jax.jit(model.init)(jax.random.key(0), tokens)['params']
     >>> trained = Trained(model, params)
     >>> sorted(trained.layers())[0], trained.bytes, trained.merged().bytes
@@ -52,7 +50,7 @@ class Trained:
 
   def layers(self) -> dict[str, SpectralKernel]:
     """What its spectral layers store."""
-    return find_layers(self.model, _ONE_TOKEN)
+    return layers_of(self.model)
 
   def merged(self) -> 'Trained':
     """The same function with dense layers, their kernels rebuilt.
@@ -60,18 +58,26 @@ class Trained:
     Raises:
       UserError: for low-rank layers.
     """
-    config = self.model.config
-    if config.linear.kind == 'low_rank':
+    if self.model.config.linear.kind == 'low_rank':
       raise UserError(
         'linear.kind: low-rank layers are not merged; take a dense or a '
         'spectral run.'
       )
-    dense = dataclasses.replace(config, linear=LinearConfig(kind='dense'))
-    return dataclasses.replace(
-      self,
-      model=self.model.copy(config=dense),
-      params=to_dense(self.params, self.layers()),
-    )
+    model, params = place_weights(self.model, self.params, 'merged')
+    return dataclasses.replace(self, model=model, params=params)
+
+  def to_generate(self) -> dict[str, Any]:
+    """What a program that generates has to know beside the weights.
+
+    `context`; `slide`, how many of the oldest tokens to drop where the context
+    is full; and `tokenizer`, as a workdir's tokenizer.json has it, or None.
+    """
+    context = self.model.config.context
+    return {
+      'context': context,
+      'slide': slide(context),
+      'tokenizer': self.tokenizer and tokenizer_fields(self.tokenizer),
+    }
 
   @property
   def bytes(self) -> int:
@@ -81,9 +87,7 @@ class Trained:
 
 def leaf_shapes(model: Transformer) -> dict[str, tuple[int, ...]]:
   """The shape of each parameter of a model, by its path with dots."""
-  key = jax.random.key(0)
-  params = jax.eval_shape(model.init, key, _ONE_TOKEN)['params']
-  leaves = traverse_util.flatten_dict(params, sep='.')
+  leaves = traverse_util.flatten_dict(abstract_params(model), sep='.')
   return {name: leaf.shape for name, leaf in leaves.items()}
 
 
@@ -99,9 +103,8 @@ def check_believable(model: Transformer, size: int, tensors: int) -> None:
     ValueError: says how large the model would be.
   """
   config = model.config
-  kernels = sum(n * m for n, m in config.kernel_shapes().values())
   rows = 2 * model.vocabulary + config.context
-  count = config.layers * kernels + rows * config.width
+  count = kernel_count(config) + rows * config.width
   if count > _LARGEST_RATIO * size:
     raise ValueError(f'{count:,} weights cannot be in {size:,} bytes.')
   if config.layers > tensors and not config.scan:
@@ -124,3 +127,30 @@ class Options:
 
   dtype: str | None = None
   rebuild: str = 'inside'
+
+  def check_dtype(self, *stored: str) -> str:
+    """The dtype, of those that a format stores; by default the first.
+
+    Raises:
+      UserError: for another.
+    """
+    if self.dtype not in (None, *stored):
+      raise UserError(
+        f'--dtype: expected {" or ".join(stored)}, got {self.dtype}.'
+      )
+    return self.dtype or stored[0]
+
+
+def rebuilds_inside(model: Transformer, rebuild: str) -> bool:
+  """Whether what is written is to make kernels of coefficients.
+
+  Raises:
+    UserError: if it is to, and cannot: of the cosines alone is known how.
+  """
+  linear = model.config.linear
+  inside = rebuild == 'inside' and linear.kind == 'spectral'
+  if inside and linear.basis != 'dct':
+    raise UserError(
+      f'--rebuild=inside: not of the basis {linear.basis!r}; take export.'
+    )
+  return inside

@@ -22,11 +22,21 @@ def causal_attention(
   in float32.
   """
   q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q_BxTxHxE, k_BxSxHxE, v_BxSxHxE))
-  scores = q @ jnp.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1])
-  seen_1x1xTxS = np.tri(q.shape[2], k.shape[2], dtype=bool)[None, None]
-  scores = jnp.where(seen_1x1xTxS, scores.astype(jnp.float32), -jnp.inf)
-  weights = jax.nn.softmax(scores).astype(v.dtype)
-  return jnp.swapaxes(weights @ v, 1, 2)
+  return _attend(q, k, v, np.tri(q.shape[2], k.shape[2], dtype=bool))
+
+
+def _attend(
+  q_BxHxTxE: jax.Array,
+  k_BxHxSxE: jax.Array,
+  v_BxHxSxE: jax.Array,
+  seen_TxS: jax.typing.ArrayLike,
+) -> jax.Array:
+  """[B, T, H, E] of the values that each query sees."""
+  scores = q_BxHxTxE @ jnp.swapaxes(k_BxHxSxE, -1, -2)
+  scores = (scores / math.sqrt(q_BxHxTxE.shape[-1])).astype(jnp.float32)
+  scores = jnp.where(jnp.asarray(seen_TxS)[None, None], scores, -jnp.inf)
+  weights = jax.nn.softmax(scores).astype(v_BxHxSxE.dtype)
+  return jnp.swapaxes(weights @ v_BxHxSxE, 1, 2)
 
 
 class Cache(NamedTuple):
@@ -66,11 +76,6 @@ class Cache(NamedTuple):
       jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=2)
       for old, new in zip(self, (k, v), strict=True)
     )
-    scores = q @ jnp.swapaxes(keys, -1, -2) / math.sqrt(q.shape[-1])
     places_T, places_S = (jnp.arange(a.shape[2]) for a in (q, keys))
     seen_TxS = places_S[None] <= start + places_T[:, None]
-    scores = jnp.where(
-      seen_TxS[None, None], scores.astype(jnp.float32), -jnp.inf
-    )
-    weights = jax.nn.softmax(scores).astype(v.dtype)
-    return jnp.swapaxes(weights @ values, 1, 2), Cache(keys, values)
+    return _attend(q, keys, values, seen_TxS), Cache(keys, values)

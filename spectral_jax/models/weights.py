@@ -11,14 +11,17 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import traverse_util
 
+from spectral_jax.convert.project import to_dense
 from spectral_jax.core.packed import pack
-from spectral_jax.layers.find_layers import find_layers
-from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.layers.packed import PackedConfig
-from spectral_jax.layers.spectral_kernel import SpectralKernel
+from spectral_jax.models.stored import (
+  DENSE,
+  layers_of,
+  parameter_bytes,
+  with_linear,
+)
 from spectral_jax.models.transformer import Transformer
 
 WEIGHTS = ('auto', 'merged', 'coefficients')
@@ -48,7 +51,7 @@ def place_weights(
   Example:
     >>> from spectral_jax.models.transformer import TransformerConfig
     >>> model = Transformer(11, TransformerConfig(width=32, layers=1))
-    >>> tokens = jnp.zeros((1, 128), jnp.int32)
+    >>> tokens = jax.numpy.zeros((1, 128), int)
     >>> params = jax.jit(model.init)(jax.random.key(0), tokens)['params']
     >>> for memory in 60_000, 80_000:
     ...   _, placed = place_weights(model, params, memory=memory)
@@ -64,8 +67,8 @@ def place_weights(
   if linear.kind != 'spectral' or isinstance(linear, PackedConfig):
     _check_memory(model, memory, 'they have no smaller form')
     return model, params
-  merged = with_linear(model, LinearConfig('dense'))
-  fits = memory is None or _bytes(merged) <= memory
+  merged = with_linear(model, DENSE)
+  fits = memory is None or parameter_bytes(merged) <= memory
   if weights == 'merged' or (weights == 'auto' and fits):
     _check_memory(merged, memory, "take weights='coefficients'")
     return merged, _merge(model, params)
@@ -74,64 +77,37 @@ def place_weights(
       f'weights: coefficients of the basis {linear.basis!r} have no fast '
       "transform; take 'merged'."
     )
-  if linear.selection == 'strided':
-    linear = dataclasses.replace(linear, method='factored')
-    change = _as_they_are
-  else:
-    linear = PackedConfig(**dataclasses.asdict(linear))
-    change = _pack
-  small = with_linear(model, linear)
-  _check_memory(small, memory, 'they have no smaller form')
-  return small, change(model, params)
-
-
-def with_linear(model: Transformer, linear: LinearConfig) -> Transformer:
-  """The model with other linear layers."""
-  config = dataclasses.replace(model.config, linear=linear)
-  return Transformer(model.vocabulary, config)
-
-
-@functools.lru_cache(maxsize=8)
-def _bytes(model: Transformer) -> int:
-  """What the parameters take."""
-  tokens = jax.ShapeDtypeStruct((1, model.config.context), jnp.int32)
-  params = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
-  return sum(
-    leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)
+  blocks = linear.selection == 'strided'
+  small = with_linear(
+    model,
+    dataclasses.replace(linear, method='factored')
+    if blocks
+    else PackedConfig(**dataclasses.asdict(linear)),
   )
+  _check_memory(small, memory, 'they have no smaller form')
+  return small, params if blocks else _pack(model, params)
 
 
 def _check_memory(model: Transformer, memory: int | None, mend: str) -> None:
-  if memory is not None and _bytes(model) > memory:
+  if memory is None:
+    return
+  needed = parameter_bytes(model)
+  if needed > memory:
     raise ValueError(
-      f'memory: expected at least {_bytes(model):,} bytes for the parameters, '
-      f'got {memory:,}; {mend}.'
+      f'memory: expected at least {needed:,} bytes for the parameters, got '
+      f'{memory:,}; {mend}.'
     )
-
-
-@functools.lru_cache(maxsize=8)
-def _layers(model: Transformer) -> dict[str, SpectralKernel]:
-  return find_layers(model, jnp.zeros((1, model.config.context), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnames='model')
 def _merge(model: Transformer, params: Any) -> Any:
-  flat = traverse_util.flatten_dict(params, sep='/')
-  for path, kernel in _layers(model).items():
-    stored = flat.pop(f'{path}/coefficients')
-    flat[f'{path}/kernel'] = kernel.rebuild(stored)
-  return traverse_util.unflatten_dict(flat, sep='/')
+  return to_dense(params, layers_of(model))
 
 
 def _pack(model: Transformer, params: Any) -> Any:
   flat = traverse_util.flatten_dict(params, sep='/')
-  for path, kernel in _layers(model).items():
+  for path, kernel in layers_of(model).items():
     packed = pack(flat[f'{path}/coefficients'], kernel.selection)
     for name, leaf in packed._asdict().items():
       flat[f'{path}/{name}'] = leaf
   return traverse_util.unflatten_dict(flat, sep='/')
-
-
-def _as_they_are(model: Transformer, params: Any) -> Any:
-  del model
-  return params

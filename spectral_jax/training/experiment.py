@@ -16,7 +16,7 @@ from spectral_jax.data import pipeline
 from spectral_jax.data.corpora import DOCUMENTS, load_corpus
 from spectral_jax.data.corpus import Corpus
 from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
-from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.stored import DENSE, abstract_params, with_linear
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training import processes, sharding, workdir
 from spectral_jax.training.machine import check_compiler, check_model
@@ -42,12 +42,6 @@ def _corpus(data: DataSettings) -> Corpus:
     data_dir=data.directory or None,
     evaluation_documents=data.evaluation_documents,
   )
-
-
-@functools.lru_cache(maxsize=4)
-def _abstract_params(model: Transformer) -> Any:
-  tokens = jax.ShapeDtypeStruct((1, model.config.context), np.int32)
-  return jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
 
 
 def _mesh(
@@ -238,7 +232,7 @@ class Experiment:
     return make_optimizer(
       settings.optimizer,
       settings.train.steps,
-      _abstract_params(self.model),
+      abstract_params(self.model),
       settings.model,
     )
 
@@ -285,10 +279,8 @@ class Experiment:
 
   def parameter_counts(self) -> tuple[int, int]:
     """How many parameters are stored, and how many a dense model stores."""
-    linear = LinearConfig(kind='dense')
-    dense = dataclasses.replace(self.settings.model, linear=linear)
     stored, as_dense = (
-      sum(leaf.size for leaf in jax.tree.leaves(_abstract_params(model)))
-      for model in (self.model, self.model.copy(config=dense))
+      sum(leaf.size for leaf in jax.tree.leaves(abstract_params(model)))
+      for model in (self.model, with_linear(self.model, DENSE))
     )
     return stored, as_dense

@@ -7,17 +7,14 @@ the same ones.
 
 import dataclasses
 import itertools
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from spectral_jax.errors import UserError
 from spectral_jax.training import processes
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.step import Batch
-from spectral_jax.training.workdir import write_text
+from spectral_jax.training.workdir import json_line, write_text
 from spectral_jax.untrusted import parse_json
 
 _FILENAME = 'failures.jsonl'
@@ -164,13 +161,4 @@ def _failure(line: str, place: str) -> Failure:
 
 
 def _line(failure: Failure) -> str:
-  return json.dumps(_plain(dataclasses.asdict(failure))) + '\n'
-
-
-def _plain(value: Any) -> Any:
-  """JSON has no word for what is not finite: `float` reads these texts."""
-  if isinstance(value, dict):
-    return {key: _plain(each) for key, each in value.items()}
-  if isinstance(value, float) and not math.isfinite(value):
-    return str(value)
-  return value
+  return json_line(dataclasses.asdict(failure))

@@ -1,7 +1,5 @@
 """The numbers of a run: one JSON line a row, and the same for TensorBoard."""
 
-import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Self
@@ -9,7 +7,7 @@ from typing import Self
 from spectral_jax.errors import UserError
 from spectral_jax.training.events import EventFiles
 from spectral_jax.training.outage import Outages
-from spectral_jax.training.workdir import write_text
+from spectral_jax.training.workdir import json_line, write_text
 from spectral_jax.untrusted import parse_json
 
 _FILENAME = 'metrics.jsonl'
@@ -86,9 +84,9 @@ class MetricsLog:
       # Closed each time, for a bucket that is mounted as a folder is written
       # to when files are closed.
       with self._path.open('a', encoding='ascii') as file:
-        file.writelines(map(_line, new))
+        file.writelines(map(json_line, new))
     else:
-      write_text(self._path, ''.join(map(_line, self.rows)))
+      write_text(self._path, ''.join(map(json_line, self.rows)))
     self._is_whole = True
 
   def __enter__(self) -> Self:
@@ -114,14 +112,6 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
   return [
     _row(line, f'{path}, line {number}') for number, line in enumerate(lines, 1)
   ]
-
-
-def _line(row: Mapping[str, float]) -> str:
-  encoded = {
-    key: value if math.isfinite(value) else str(value)
-    for key, value in row.items()
-  }
-  return json.dumps(encoded, allow_nan=False) + '\n'
 
 
 def _row(line: str, place: str) -> dict[str, float]:

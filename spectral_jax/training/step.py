@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from spectral_jax.layers.find_layers import find_layers
+from spectral_jax.models.stored import layers_of, with_linear
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training import sharding
 from spectral_jax.training.parallel import gather_all, on_mesh
@@ -107,13 +107,11 @@ def make_train_step(
     and, with `skip_bad`, `skipped`: 1 or 0.
   """
   once = accumulate > 1 and rebuild_every == 'step'
-  tokens = jax.ShapeDtypeStruct((1, model.config.context), jnp.int32)
-  layers = find_layers(model, tokens) if once else {}
+  layers = layers_of(model) if once else {}
   linear, method = model.config.linear, model.config.linear.method
   if layers:
     linear = dataclasses.replace(linear, kind='dense')
-  config = dataclasses.replace(model.config, linear=linear)
-  rebuilt = model.copy(config=config)
+  rebuilt = with_linear(model, linear)
 
   def loss_fn(params: Any, batch: Batch, dropout_key: jax.Array) -> jax.Array:
     with on_mesh(mesh, gathered=once, shared=share_rebuilding):

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -79,6 +79,7 @@ class Watch:
     paths, _ = jax.tree_util.tree_flatten_with_path(params)
     self._names = [path_name(path) for path, _ in paths]
     self._norms: list[jax.typing.ArrayLike] = []
+    self._last: tuple[Any, Any] = ({}, ())  # metrics and norms of a step
 
   @property
   def loss_limit(self) -> float:

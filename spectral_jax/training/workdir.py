@@ -5,6 +5,7 @@ A workdir belongs to one recipe. Everything in it is plain text or Orbax's.
 
 import itertools
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,22 @@ def write_text(path: Path, text: str) -> None:
     file.flush()
     os.fsync(file.fileno())
   temporary.replace(path)
+
+
+def json_line(value: Any) -> str:
+  """A line of JSON, which has no word for NaN and infinity: `float` reads them.
+
+  They are written as the strings 'nan', 'inf' and '-inf'.
+  """
+
+  def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+      return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+      return str(value)
+    return value
+
+  return json.dumps(plain(value), allow_nan=False) + '\n'
 
 
 def read_recipe(workdir: Path) -> dict[str, Any]:
