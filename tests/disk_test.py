@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import orbax.checkpoint as ocp
 import pytest
 
+from spectral_jax.commands import runs
+from spectral_jax.errors import UserError
 from spectral_jax.training.checkpoint import Checkpoints
 from spectral_jax.training.metrics import MetricsLog, read_metrics
 from tests.trainer import end, metrics_rows, saved, small, start
@@ -124,16 +128,41 @@ def test_older_steps_stay_until_a_new_one_is_saved(
     _remount(disk, 'ro')
     assert not checkpoints.save(train_state(5), 1.0)
     _remount(disk, 'rw')
-    assert [path.name for path in (disk / 'checkpoints').iterdir()] == [
-      '2',
-      '1',
-    ]
+    names = {path.name for path in (disk / 'checkpoints').iterdir()}
+    assert names == {'1', '2'}
     told = capsys.readouterr().out
     assert told.count('not saved (No space left on device); the last') == 2
     assert 'checkpoint 5: not saved (Read-only file system); the last' in told
     assert checkpoints.save(train_state(6), 2.0)
     assert checkpoints.recover() == 6
     assert checkpoints.steps == [2, 6]
+
+
+def test_orbax_is_not_asked_where_there_is_no_room(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  state = train_state(1)
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  asked: list[object] = []
+  save = ocp.Checkpointer.save
+  monkeypatch.setattr(
+    ocp.Checkpointer,
+    'save',
+    lambda *args, **more: (asked.append(args), save(*args, **more)),
+  )
+  with Checkpoints(tmp_path) as checkpoints:
+    for free, saves in ((size - 1, False), (size, True)):
+      monkeypatch.setattr(shutil, 'disk_usage', lambda _, f=free: Usage(f))
+      assert checkpoints.save(state, 1.0) is saves
+      assert bool(asked) is saves
+
+
+def test_a_command_does_not_claim_what_it_could_not_save(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(shutil, 'disk_usage', lambda _: Usage(0))
+  with pytest.raises(UserError, match='^OUT: .*not saved; remove it, make'):
+    runs.save(train_state(0), tmp_path, None)
 
 
 def test_rows_that_could_not_be_written_are_written_later(
