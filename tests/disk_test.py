@@ -161,7 +161,7 @@ def test_a_command_does_not_claim_what_it_could_not_save(
   tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   monkeypatch.setattr(shutil, 'disk_usage', lambda _: Usage(0))
-  with pytest.raises(UserError, match='^OUT: .*not saved; remove it, make'):
+  with pytest.raises(UserError, match=r'^OUT: .*not saved; remove it, make'):
     runs.save(train_state(0), tmp_path, None)
 
 
