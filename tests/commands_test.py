@@ -131,6 +131,7 @@ def test_elastic(dense: Path, text: Path) -> None:
   )
 
 
+@pytest.mark.long
 def test_a_dense_run_to_spectral_and_back(
   dense: Path, text: Path, tmp_path: Path
 ) -> None:

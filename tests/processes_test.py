@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,12 +67,16 @@ def _slurm(index: int, port: int) -> dict[str, str]:
   }
 
 
-def _wait_for(started: list[Process], workdir: Path, step: int) -> None:
-  """Waits until there is a checkpoint."""
-  while not saved(workdir, step):
+def _wait_until(started: list[Process], reached: Callable[[], bool]) -> None:
+  while not reached():
     for process in started:
       assert process.poll() is None, process.communicate()
     time.sleep(0.01)
+
+
+def _wait_for(started: list[Process], workdir: Path, step: int) -> None:
+  """Waits until there is a checkpoint."""
+  _wait_until(started, lambda: saved(workdir, step))
 
 
 def _stop_second(started: list[Process]) -> list[str]:
@@ -116,7 +121,9 @@ def runs(
   alone.communicate()
   port = _port()
   started = [begin(two, 4, **_slurm(index, port)) for index in (0, 1)]
-  _wait_for(started, two, 10)
+  log = two / 'metrics.jsonl'
+  # Its first row is of step 10; training goes on while that is saved.
+  _wait_until(started, lambda: log.exists() and log.stat().st_size > 0)
   printed = _stop_second(started)
   assert '8 of 8, in 2 processes' in printed[0]
   assert 'data 1, fsdp 8' in printed[0]

@@ -54,6 +54,7 @@ def _coefficients(params: object) -> dict[str, np.ndarray]:
   }
 
 
+@pytest.mark.long
 def test_random_positions_are_trained_as_the_selection_s(text: Path) -> None:
   """Gradient, clipping, decay and step are those of a model of K numbers."""
   experiment = _experiment(text)
@@ -161,6 +162,7 @@ def test_storage_is_the_smaller_of_bitmap_and_numbers() -> None:
   assert chosen_positions.position_bits(17, 3) == 15
 
 
+@pytest.mark.long
 def test_the_command_line_measures_and_tells(
   text: Path, tmp_path: Path
 ) -> None:

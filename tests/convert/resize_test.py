@@ -48,6 +48,7 @@ def test_cutting_is_truncation_in_the_spectrum(kind: str) -> None:
   )
 
 
+@pytest.mark.long
 def test_growing_in_the_middle_of_training() -> None:
   """The function and the old moments stay, and training goes on."""
 

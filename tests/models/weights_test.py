@@ -45,6 +45,7 @@ def test_the_function_stays(selection: str, weights: str) -> None:
   assert jax.tree.all(jax.tree.map(lambda a, b: a is b, own, same))
 
 
+@pytest.mark.long
 def test_scanned_stacks_are_packed() -> None:
   model, _ = make()
   config = TransformerConfig(**vars(model.config) | {'scan': True})

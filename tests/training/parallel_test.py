@@ -220,6 +220,7 @@ def test_the_layers_of_a_stack_are_not_parted() -> None:
   assert jax.tree.leaves(where)[0].is_fully_replicated
 
 
+@pytest.mark.long
 def test_gradients_do_not_depend_on_who_gathers_and_rebuilds() -> None:
   """SGD shows a gradient's scale, which Adam would hide.
 
