@@ -120,7 +120,7 @@ def _row(
     flags.append(f'--config.model.linear.selection={kind}')
     flags.append(f'--config.model.linear.keep={1 / size:g}')
     if muon:
-      form = 'blocks' if kind == 'strided' else 'plane'
+      form = 'blocks' if kind == 'strided' else 'kernels'
       flags.append(f'--config.optimizer.muon_form={form}')
   if separate:
     names.append('separate')
@@ -196,7 +196,7 @@ _TABLES = (
   ),
   Table(
     'muon',
-    'Muon in its forms: on the blocks of strided, else on the plane; strided '
+    'Muon in its forms: on the blocks of strided, else on kernels; strided '
     'keeps nm/8 and nm/16 in place of nm/10 and nm/20',
     steps=500,
     seeds=1,
@@ -204,6 +204,7 @@ _TABLES = (
       _row('dense', muon=True),
       *(_row('strided', d, muon=True) for d in (2, 4, 8, 16)),
       *(_row(kind, 2, muon=True) for kind in ('lowpass', 'random', 'band')),
+      _row('random', 4, muon=True),
       *(_row('low rank', rank, muon=True) for rank in (48, 24, 10, 5)),
     ),
   ),
@@ -336,6 +337,21 @@ _TABLES = (
       (92, ((2, 128),), 434_976),
       (128, ((2, 176), (4, 248)), 826_368),
     )
+  ),
+  *(
+    Table(
+      f'muon_width_{width}',
+      f'Equal stored parameters, Muon: a wider spectral model against a dense '
+      f'one of width {width}',
+      steps=2000,
+      seeds=3,
+      rows=(
+        _row('dense', muon=True, width=width),
+        _row('strided', d, muon=True),
+      ),
+      dense_parameters=parameters,
+    )
+    for width, d, parameters in ((68, 4, 243_168), (92, 2, 434_976))
   ),
   Table(
     'bytes',

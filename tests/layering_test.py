@@ -14,7 +14,7 @@ MAY_IMPORT = {
   'layers': {'core'},
   'convert': {'layers', 'core'},
   'models': {'convert', 'layers', 'core'},
-  'training': {'models', 'data', 'layers', 'core'},
+  'training': {'models', 'convert', 'data', 'layers', 'core'},
   'export': {'training', 'convert', 'models', 'data', 'layers', 'core'},
   'demo': {'export', 'training', 'models', 'data', 'layers', 'core'},
   'commands': {

@@ -253,6 +253,9 @@ class Experiment:
       accumulate=self.settings.train.accumulate,
       rebuild_every=self.settings.train.rebuild_every,
       share_rebuilding=self.settings.train.share_rebuilding,
+      takes_kernels=self.settings.optimizer.takes_kernels(
+        self.settings.model.linear
+      ),
       skip_bad=self.settings.train.on_nonfinite == 'skip',
     )
 

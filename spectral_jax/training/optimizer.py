@@ -2,13 +2,18 @@
 
 import math
 import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
 
+from spectral_jax.convert.project import to_dense
 from spectral_jax.core.selection import Selection
+from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.models.transformer import SCANNED, TransformerConfig
-from spectral_jax.training.scaling import on_plane, scale_by_selection
+from spectral_jax.training.kernels import on_kernels
+from spectral_jax.training.scaling import scale_by_selection
 from spectral_jax.training.settings import OptimizerSettings
 
 # The first rule whose pattern matches a parameter's path says whether weight
@@ -36,14 +41,28 @@ def _rule(name: str) -> tuple[bool, bool]:
   )
 
 
-def _selection(name: str, config: TransformerConfig) -> Selection | None:
-  """The positions of a layer's coefficients; None for all other parameters."""
+def _stored(
+  name: str, x: jax.Array, config: TransformerConfig
+) -> SpectralKernel | None:
+  """What a layer's coefficients are; None for all other parameters."""
   if not name.endswith('/coefficients'):
     return None
   block, layer, _ = name.split('/')
-  number = 0 if block == SCANNED else int(block.removeprefix('block_'))
-  seed = config.seed(number, layer)
-  return config.linear.select(config.kernel_shapes()[layer], seed)
+  stack = (0,) if block == SCANNED else ()
+  number = 0 if stack else int(block.removeprefix('block_'))
+  shape = config.kernel_shapes()[layer]
+  selection = config.linear.select(shape, config.seed(number, layer))
+  basis = config.linear.basis
+  return SpectralKernel(
+    selection, basis, (*x.shape[: len(stack)], *shape), stack
+  )
+
+
+def _over_paths(rule: Callable[[str, Any], Any], tree: optax.Params) -> Any:
+  """A tree of what a rule says of each leaf's name and the leaf."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: rule(path_name(path), x), tree
+  )
 
 
 def _scale_each(factors: optax.Params) -> optax.GradientTransformation:
@@ -97,22 +116,29 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """The optimizer of a transformer's parameters (arrays or their shapes).
 
+  If `settings.takes_kernels(config.linear)` it takes the gradients of the dense
+  model, see `on_kernels`.
+
   Raises:
     ValueError: if a parameter is covered by no rule.
   """
-
-  def over_paths(rule: object) -> optax.Params:
-    assert callable(rule)
-    return jax.tree_util.tree_map_with_path(
-      lambda path, x: rule(path_name(path), x), params
-    )
+  kernels = settings.takes_kernels(config.linear)
+  stored = {
+    path_name(path): _stored(path_name(path), x, config)
+    for path, x in jax.tree_util.tree_leaves_with_path(params)
+  }
+  layers = {
+    name.removesuffix('/coefficients'): kernel
+    for name, kernel in stored.items()
+    if kernel is not None
+  }
 
   def is_flat(name: str, x: jax.Array) -> bool:
     """Whether a layer's coefficients, maybe in a stack, are a vector."""
     return x.ndim - name.startswith(SCANNED) == 1
 
   def label(name: str, x: jax.Array) -> str:
-    matrix = not is_flat(name, x) or settings.muon_form == 'plane'
+    matrix = kernels or not is_flat(name, x)
     muon = settings.name == 'muon' and _rule(name)[1] and matrix
     return 'muon' if muon else 'adam'
 
@@ -122,31 +148,42 @@ def make_optimizer(
     return settings.learning_rate
 
   def of_adam(name: str, x: jax.Array) -> Selection | None:
-    return _selection(name, config) if label(name, x) == 'adam' else None
+    kernel = stored.get(name) if label(name, x) == 'adam' else None
+    return None if kernel is None else kernel.selection
 
-  def of_plane(name: str, x: jax.Array) -> Selection | None:
-    flat = label(name, x) == 'muon' and is_flat(name, x)
-    return _selection(name, config) if flat else None
+  def of_muon(name: str, x: jax.Array) -> float:
+    kernel = stored[name]
+    return 1.0 if kernel is None else kernel.selection.fraction**-0.5
 
-  muon = optax.chain(
-    optax.contrib.scale_by_muon(weight_dimension_numbers=_matrices),
-    _scale_by_shape(),
-  )
-  return optax.chain(
+  seen = params
+  if kernels:
+    seen = jax.eval_shape(lambda params: to_dense(params, layers), params)
+  directions = optax.chain(
     optax.clip_by_global_norm(settings.clip_norm),
     optax.partition(
       {
         'adam': optax.chain(
           optax.scale_by_adam(settings.b1, settings.b2),
-          scale_by_selection(over_paths(of_adam)),
+          scale_by_selection(_over_paths(of_adam, seen)),
         ),
-        'muon': on_plane(muon, over_paths(of_plane)),
+        'muon': optax.chain(
+          optax.contrib.scale_by_muon(weight_dimension_numbers=_matrices),
+          _scale_by_shape(),
+        ),
       },
-      over_paths(label),
+      _over_paths(label, seen),
     ),
+  )
+  if kernels:
+    # Projected, an update has K/(N·M) of its square, which is given back.
+    directions = optax.chain(
+      on_kernels(directions, layers), _scale_each(_over_paths(of_muon, params))
+    )
+  return optax.chain(
+    directions,
     optax.add_decayed_weights(
-      settings.weight_decay, over_paths(lambda name, _: _rule(name)[0])
+      settings.weight_decay, _over_paths(lambda name, _: _rule(name)[0], params)
     ),
-    _scale_each(over_paths(peak)),
+    _scale_each(_over_paths(peak, params)),
     optax.scale_by_learning_rate(learning_rate_schedule(settings, steps)),
   )

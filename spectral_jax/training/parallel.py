@@ -98,7 +98,7 @@ def on_mesh(
     finally:
       inside = False
 
-  with planned_for(_platform(mesh)), nn.intercept_methods(local):
+  with planned_for(sharding.platform(mesh)), nn.intercept_methods(local):
     yield
 
 
@@ -160,7 +160,7 @@ def gather_all(
       whole[renamed(keys)] = jnp.expand_dims(leaf, keys.count(SCANNED))
     return whole
 
-  with planned_for(_platform(mesh)):
+  with planned_for(sharding.platform(mesh)):
     gathered = jax.shard_map(
       local,
       mesh=mesh,
@@ -168,12 +168,6 @@ def gather_all(
       out_specs={renamed(keys): spec(keys) for keys in stored},
     )(stored)
   return traverse_util.unflatten_dict(loose | gathered)
-
-
-def _platform(mesh: Mesh) -> str:
-  """Of the devices, which need not be those of this machine."""
-  platform: str = mesh.devices.flat[0].platform
-  return platform
 
 
 def _split_axis(layer: str, mesh: Mesh) -> int | None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import TransformerConfig
 from spectral_jax.training import reading
 
@@ -51,9 +52,9 @@ class OptimizerSettings:
     name: adamw, or muon (for the matrices of the blocks; AdamW for all else).
     learning_rate: AdamW's peak, for a dense kernel.
     muon_learning_rate: Muon's peak.
-    muon_form: which coefficients are matrices to Muon: blocks (those of
-      strided selections), or plane (all, laid out among zeros on their plane;
-      the state is then as large as a dense model's).
+    muon_form: what Muon orthogonalises: blocks (the coefficients of strided
+      selections, which are matrices), or kernels (the gradients of rebuilt
+      kernels, for any selection; the state is as large as a dense model's).
     warmup_steps: steps from zero to the peak.
     final_fraction: the learning rate at the end, as a fraction of the peak.
     weight_decay: of kernels and coefficients, times the learning rate.
@@ -76,9 +77,9 @@ class OptimizerSettings:
   def __post_init__(self) -> None:
     choices = ('adamw', 'muon')
     _expect(self.name in choices, 'name', 'adamw or muon', self.name)
-    forms = ('blocks', 'plane')
+    forms = ('blocks', 'kernels')
     _expect(
-      self.muon_form in forms, 'muon_form', 'blocks or plane', self.muon_form
+      self.muon_form in forms, 'muon_form', 'blocks or kernels', self.muon_form
     )
     for field in ('learning_rate', 'muon_learning_rate', 'clip_norm'):
       value = getattr(self, field)
@@ -95,6 +96,11 @@ class OptimizerSettings:
       '0 to 1',
       self.final_fraction,
     )
+
+  def takes_kernels(self, linear: LinearConfig) -> bool:
+    """Whether it wants the gradients of rebuilt kernels."""
+    muon = self.name == 'muon' and self.muon_form == 'kernels'
+    return muon and linear.kind == 'spectral'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +260,19 @@ class Settings:
       '1, or config.model.qkv=separate',
       self.mesh.tensor,
     )
+    if self.optimizer.takes_kernels(self.model.linear):
+      # Kernels are rebuilt for the whole step, outside the model.
+      for field, only in (
+        ('rebuild_every', 'step'),
+        ('share_rebuilding', False),
+      ):
+        value = getattr(self.train, field)
+        _expect(
+          value == only,
+          f'train.{field}',
+          f'{only}, or config.optimizer.muon_form=blocks',
+          value,
+        )
 
   @classmethod
   def from_mapping(cls, mapping: Mapping[str, Any]) -> 'Settings':

@@ -19,6 +19,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def platform(mesh: Mesh) -> str:
+  """Of the devices, which need not be those of this machine."""
+  name: str = mesh.devices.flat[0].platform
+  return name
+
+
 def wide_axes(mesh: Mesh) -> tuple[str, ...]:
   """The axes along which there are several devices."""
   return tuple(name for name, size in mesh.shape.items() if size > 1)

@@ -3,7 +3,6 @@
 Shapes: B sequences of T tokens; A microbatches.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -15,7 +14,9 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from spectral_jax.models.stored import layers_of, with_linear
+from spectral_jax.convert.project import to_dense
+from spectral_jax.core.plan import planned_for
+from spectral_jax.models.stored import DENSE, layers_of, with_linear
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training import sharding
 from spectral_jax.training.parallel import gather_all, on_mesh
@@ -83,6 +84,7 @@ def make_train_step(
   accumulate: int = 1,
   rebuild_every: str = 'step',
   share_rebuilding: bool = False,
+  takes_kernels: bool = False,
   skip_bad: bool = False,
 ) -> TrainStep:
   """Compiles one optimizer step; the state passed in is donated.
@@ -97,6 +99,9 @@ def make_train_step(
     rebuild_every: `step` or `microbatch`, if there are several of these: when
       layers are gathered and their kernels rebuilt.
     share_rebuilding: whether each device rebuilds a part of what several need.
+    takes_kernels: whether the optimizer takes the gradients of kernels, see
+      `on_kernels`. They are then rebuilt once a step, and lie on the mesh as a
+      dense model's.
     skip_bad: whether a step leaves parameters and moments as they are if its
       loss is above `loss_limit`, or its loss, gradient or update not finite.
 
@@ -106,12 +111,10 @@ def make_train_step(
     `gradient_norm` and `gradient_norms`, one for each leaf of the parameters;
     and, with `skip_bad`, `skipped`: 1 or 0.
   """
-  once = accumulate > 1 and rebuild_every == 'step'
-  layers = layers_of(model) if once else {}
-  linear, method = model.config.linear, model.config.linear.method
-  if layers:
-    linear = dataclasses.replace(linear, kind='dense')
-  rebuilt = with_linear(model, linear)
+  once = accumulate > 1 and rebuild_every == 'step' and not takes_kernels
+  layers = layers_of(model) if once or takes_kernels else {}
+  method = model.config.linear.method
+  rebuilt = with_linear(model, DENSE) if layers else model
 
   def loss_fn(params: Any, batch: Batch, dropout_key: jax.Array) -> jax.Array:
     with on_mesh(mesh, gathered=once, shared=share_rebuilding):
@@ -143,6 +146,7 @@ def make_train_step(
     total, _ = jax.lax.scan(add, zero, (microbatches, keys))
     return jax.tree.map(lambda x: x / accumulate, total)
 
+  @planned_for(sharding.platform(mesh))
   def train_step(
     state: TrainState, batch: Batch, loss_limit: ArrayLike = jnp.inf
   ) -> tuple[TrainState, Metrics]:
@@ -157,6 +161,12 @@ def make_train_step(
       )
       loss, grads = loss_and_gradient(gathered, batch, keys)
       (grads,) = pull_back(grads)
+    elif takes_kernels:
+      dense = to_dense(state.params, layers)
+      dense = jax.lax.with_sharding_constraint(
+        dense, sharding.of_state(dense, mesh)
+      )
+      loss, grads = loss_and_gradient(dense, batch, keys)
     else:
       loss, grads = loss_and_gradient(state.params, batch, keys)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

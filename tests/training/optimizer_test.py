@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.fft
 
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer, TransformerConfig
@@ -177,23 +178,30 @@ def test_muon_leaves_vectors_of_coefficients_to_adam() -> None:
     )
 
 
-def test_muon_on_the_plane_keeps_what_is_kept() -> None:
-  linear = LinearConfig(keep=0.25, selection='lowpass')
+@pytest.mark.parametrize('selection', ['random', 'lowpass'])
+def test_muon_of_kernels_is_projected_and_keeps_its_size(
+  selection: str,
+) -> None:
+  linear = LinearConfig(keep=0.25, selection=selection)
   config = make_config(linear)
-  params, gradients = draw_like(config, 0), draw_like(config, 1)
-  settings = dataclasses.replace(MUON, muon_form='plane')
+  params = draw_like(config, 0)
+  gradients = draw_like(make_config(LinearConfig('dense')), 1)
+  settings = dataclasses.replace(MUON, muon_form='kernels')
   updates = first_update(settings, config, params, gradients)
-  name, shape = 'block_0/mlp_in/coefficients', (16, 64)
-  selection = linear.select(shape, config.seed(0, 'mlp_in'))
-  plane = np.zeros(shape)
-  plane.flat[selection.positions] = by_name(gradients)[name]
-  u, _, vh = np.linalg.svd(plane)
-  rank = np.linalg.matrix_rank(plane)
-  nearest = (u[:, :rank] @ vh[:rank]).flat[selection.positions]
-  got = -updates[name] / (0.03 * math.sqrt(4))
-  assert got.shape == (selection.count,)
+  shape = (16, 64)
+  kept = linear.select(shape, config.seed(0, 'mlp_in')).positions
+  u, _, vh = np.linalg.svd(
+    by_name(gradients)['block_0/mlp_in/kernel'], full_matrices=False
+  )
+  nearest = scipy.fft.dctn(u @ vh, norm='ortho').flat[kept]
+  # Of Newton and Schulz's singular values none is 1, all are near it.
+  got = -updates['block_0/mlp_in/coefficients'] / (0.03 * math.sqrt(4))
   assert np.corrcoef(got, nearest)[0, 1] > 0.9
-  assert 0.7 < np.linalg.norm(got) / np.linalg.norm(nearest) < 1.3
+  assert 0.7 < np.linalg.norm(got) / (2 * np.linalg.norm(nearest)) < 1.3
+  name = 'block_0/mlp_in/bias'
+  np.testing.assert_allclose(
+    updates[name], -0.01 * np.sign(by_name(gradients)[name]), rtol=1e-2
+  )
 
 
 @pytest.mark.parametrize(
@@ -201,7 +209,7 @@ def test_muon_on_the_plane_keeps_what_is_kept() -> None:
   [
     ('adamw', 'blocks', 'random'),
     ('muon', 'blocks', 'strided'),
-    ('muon', 'plane', 'random'),
+    ('muon', 'kernels', 'random'),
   ],
 )
 def test_blocks_of_a_scanned_stack_are_updated_as_if_alone(
@@ -212,8 +220,12 @@ def test_blocks_of_a_scanned_stack_are_updated_as_if_alone(
   )
   alone = make_config(LinearConfig(keep=0.25, selection=selection))
   scanned = dataclasses.replace(alone, layers=2, scan=True)
+  seen = LinearConfig('dense') if form == 'kernels' else alone.linear
   stacks = [
-    {'mlp_in': draw_like(scanned, seed)['blocks']['mlp_in']} for seed in (0, 1)
+    {'mlp_in': draw_like(config, seed)['blocks']['mlp_in']}
+    for seed, config in enumerate(
+      (scanned, dataclasses.replace(scanned, linear=seen))
+    )
   ]
   first = {'block_0': jax.tree.map(lambda x: x[0], stacks[0])}
   one = make_optimizer(settings, STEPS, first, alone)

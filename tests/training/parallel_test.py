@@ -32,9 +32,16 @@ OPTIMIZER = OptimizerSettings(
 )
 
 
+def optimizer_settings(muon: str) -> OptimizerSettings:
+  """Muon in a form, or AdamW."""
+  if not muon:
+    return OPTIMIZER
+  return dataclasses.replace(OPTIMIZER, name='muon', muon_form=muon)
+
+
 @functools.cache
 def initial(
-  model: Transformer, muon: bool
+  model: Transformer, muon: str
 ) -> tuple[TrainState, optax.GradientTransformation]:
   """A state on the host, and its optimizer; initialisers compile slowly."""
   tokens = np.zeros((1, 16), np.int32)
@@ -43,9 +50,7 @@ def initial(
   params = jax.tree.map(
     lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), shapes
   )
-  settings = OptimizerSettings(
-    **{**vars(OPTIMIZER), 'name': 'muon' if muon else 'adamw'}
-  )
+  settings = optimizer_settings(muon)
   optimizer = make_optimizer(settings, 5, params, model.config)
   state = TrainState(np.int32(0), params, jax.jit(optimizer.init)(params))
   return jax.device_get(state), optimizer
@@ -54,7 +59,7 @@ def initial(
 def five_steps(
   mesh_shape: tuple[int, int, int],
   linear: LinearConfig = STRIDED,
-  muon: bool = False,
+  muon: str = '',
   **fields: Any,
 ) -> tuple[TrainState, list[float]]:
   return _five_steps(mesh_shape, linear, muon, **fields)
@@ -64,7 +69,7 @@ def five_steps(
 def _five_steps(
   mesh_shape: tuple[int, int, int],
   linear: LinearConfig,
-  muon: bool,
+  muon: str,
   accumulate: int = 1,
   rebuild_every: str = 'step',
   **config_fields: Any,
@@ -91,6 +96,7 @@ def _five_steps(
     seed=0,
     accumulate=accumulate,
     rebuild_every=rebuild_every,
+    takes_kernels=optimizer_settings(muon).takes_kernels(linear),
   )
   losses = []
   for _ in range(5):
@@ -119,17 +125,18 @@ def assert_same_steps(
 @pytest.mark.parametrize(
   ('mesh_shape', 'linear', 'muon'),
   [
-    ((8, 1, 1), STRIDED, False),
-    ((1, 8, 1), STRIDED, False),
-    ((1, 1, 8), STRIDED, False),
-    ((2, 2, 2), STRIDED, True),
-    ((1, 4, 2), ODD, False),
-    ((2, 1, 2), DENSE, False),
-    ((1, 2, 2), LinearConfig('low_rank', rank=6), False),
+    ((8, 1, 1), STRIDED, ''),
+    ((1, 8, 1), STRIDED, ''),
+    ((1, 1, 8), STRIDED, ''),
+    ((2, 2, 2), STRIDED, 'blocks'),
+    ((2, 2, 2), ODD, 'kernels'),
+    ((1, 4, 2), ODD, ''),
+    ((2, 1, 2), DENSE, ''),
+    ((1, 2, 2), LinearConfig('low_rank', rank=6), ''),
   ],
 )
 def test_a_mesh_gives_the_steps_of_one_device(
-  mesh_shape: tuple[int, int, int], linear: LinearConfig, muon: bool
+  mesh_shape: tuple[int, int, int], linear: LinearConfig, muon: str
 ) -> None:
   """With dropout too: its mask does not depend on the devices."""
   one = five_steps((1, 1, 1), linear, muon)
@@ -156,7 +163,7 @@ def test_kernels_rebuilt_once_a_step(scan: bool) -> None:
 
 
 def test_each_device_keeps_its_part() -> None:
-  state, _ = five_steps((2, 2, 2), STRIDED, True)
+  state, _ = five_steps((2, 2, 2), STRIDED, 'blocks')
   layer = state.params['block_0']['mlp_in']['coefficients']
   assert layer.shape == (2, 16, 64)
   assert layer.addressable_shards[0].data.shape == (2, 16, 16)

@@ -7,7 +7,6 @@ import optax
 import pytest
 
 from spectral_jax import Selection, SpectralDense, scale_by_selection
-from spectral_jax.training.scaling import on_plane
 
 N, M, KEEPS = 48, 64, (1.0, 0.5, 0.25, 0.125)
 
@@ -58,26 +57,3 @@ def test_the_coordinate_check(kind: str) -> None:
     assert with_rule == pytest.approx(dense, rel=0.15), keep
     without = _descent(kind, keep, rule=False)
     assert without == pytest.approx(keep * dense, rel=0.15), keep
-
-
-def test_on_plane_gives_the_transform_matrices() -> None:
-  selection = Selection.of('lowpass', (4, 6), keep=9)
-  seen = []
-
-  def double(updates: optax.Updates, _: optax.Params | None) -> optax.Updates:
-    seen.append(jax.tree.map(np.asarray, updates))
-    return jax.tree.map(lambda u: 2 * u + 1, updates)
-
-  transform = on_plane(
-    optax.stateless(double), {'coefficients': selection, 'bias': None}
-  )
-  updates = {'coefficients': jnp.arange(1.0, 10.0), 'bias': jnp.ones(2)}
-  changed, _ = transform.update(updates, transform.init(updates))
-  (planes,) = seen
-  expected = np.zeros(24)
-  expected[selection.positions] = np.arange(1, 10)
-  np.testing.assert_array_equal(planes['coefficients'], expected.reshape(4, 6))
-  np.testing.assert_array_equal(
-    changed['coefficients'], 2 * np.arange(1, 10) + 1
-  )
-  np.testing.assert_array_equal(changed['bias'], [3, 3])

@@ -1,5 +1,6 @@
 """The train step learns, accumulates, and is the same on any mesh."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from jax.sharding import Mesh
 
 from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.stored import layers_of
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
+from spectral_jax.training.kernels import on_kernels
 from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.settings import MeshSettings
 from spectral_jax.training.step import (
@@ -125,6 +128,23 @@ def test_devices_and_microbatches_give_the_same_step() -> None:
   _assert_close(one, many)
   leaf = jax.tree.leaves(many.params)[0]
   assert len(leaf.sharding.device_set) == 4
+
+
+@pytest.mark.parametrize('scan', [False, True])
+def test_gradients_of_kernels_project_onto_those_of_coefficients(
+  scan: bool,
+) -> None:
+  model = MODEL.copy(config=dataclasses.replace(CONFIG, layers=2, scan=scan))
+  expected, _ = _steps(model=model)
+  on_dense = on_kernels(SGD, layers_of(model))
+  mesh = _mesh(2, 2)
+  step = make_train_step(
+    model, on_dense, mesh, seed=0, accumulate=2, takes_kernels=True
+  )
+  state = make_initial_state(model, on_dense, mesh, seed=0)()
+  for _ in range(5):
+    state, _ = step(state, _batch(mesh))
+  _assert_close(state, expected)
 
 
 def test_the_state_is_donated() -> None:
