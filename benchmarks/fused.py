@@ -19,7 +19,7 @@ from absl import app, flags
 
 from benchmarks.arguments import fail
 from spectral_jax.core.fused import fused_product
-from spectral_jax.core.plan import planned_for
+from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import kernel_from_coefficients
 from spectral_jax.core.selection import Selection
 from spectral_jax.errors import UserError

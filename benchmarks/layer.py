@@ -32,6 +32,7 @@ from benchmarks.arguments import fail, import_peers, parse_flags
 from benchmarks.compiled import compile_anew, devices_of
 from benchmarks.layer_calls import Call, Layers, rebuilding
 from spectral_jax.core.plan import Plan, plan
+from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import KERNEL_METHODS, METHODS
 from spectral_jax.core.selection import Selection
 
@@ -176,14 +177,11 @@ def _by_methods(
   }
 
 
-def _tables(
-  shape: tuple[int, int], platform: str, peers: Any
-) -> Iterator[_Table]:
+def _tables(shape: tuple[int, int], peers: Any) -> Iterator[_Table]:
   """Those of a shape: its kernel's rebuilding, and the layer.
 
   Args:
     shape: (N, M).
-    platform: for which `auto` picks.
     peers: the module of PyTorch's layers, or None.
   """
   selections, methods = _selections(shape), _methods()
@@ -193,10 +191,7 @@ def _tables(
   passes = 'forward' if forward else 'forward and backward'
 
   if rebuild_by := [m for m in methods if m in KERNEL_METHODS]:
-    plans = {
-      name: plan(selection, platform=platform)
-      for name, selection in selections.items()
-    }
+    plans = {name: plan(selection) for name, selection in selections.items()}
     make = functools.partial(rebuilding, forward=forward)
     yield _Table(
       f'rebuilding {size}, {passes}',
@@ -205,7 +200,7 @@ def _tables(
       peers.rebuildings(selections, forward=forward) if peers else {},
     )
   plans = {
-    name: plan(selection, tokens, dtype=jnp.dtype(dtype), platform=platform)
+    name: plan(selection, tokens, dtype=jnp.dtype(dtype))
     for name, selection in selections.items()
   }
   layers = Layers(shape, tokens, dtype, forward)
@@ -231,7 +226,7 @@ def main(argv: Sequence[str]) -> None:
     peers = import_peers('peer_layer') if _PEERS.value else None
     timing.print_machine()
     for shape in shapes:
-      for table in _tables(shape, jax.default_backend(), peers):
+      for table in _tables(shape, peers):
         table.time(_ROUNDS.value)
     return
   if _PEERS.value:
@@ -241,9 +236,10 @@ def main(argv: Sequence[str]) -> None:
   print(
     f'one device of {_TOPOLOGY.value}, by its compiler; jax {jax.__version__}'
   )
-  for shape in shapes:
-    for table in _tables(shape, device.platform, None):
-      table.compile_for(device)
+  with planned_for(device.platform):
+    for shape in shapes:
+      for table in _tables(shape, None):
+        table.compile_for(device)
 
 
 if __name__ == '__main__':

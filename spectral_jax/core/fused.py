@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from spectral_jax.core.basis import basis_rows
 from spectral_jax.core.folded import by_halves, folded_product
 from spectral_jax.core.gemm import Blocks
-from spectral_jax.core.plan import planned_platform
+from spectral_jax.core.platform import planned_platform
 from spectral_jax.core.selection import Selection
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from spectral_jax.core.basis import basis_rows
 from spectral_jax.core.part import Part
+from spectral_jax.core.platform import planned_platform
 from spectral_jax.core.selection import Selection
 
 
@@ -29,6 +30,9 @@ class Blocks(NamedTuple):
   rows: np.ndarray
   columns: np.ndarray
 
+
+# Rows of a product at a time, where that matters.
+_PANEL = 256
 
 # Of a block's rows, and of its columns: 0 for even frequencies, 1 for odd.
 Parity = tuple[int, int]
@@ -172,11 +176,45 @@ def sum_of_blocks(
   elif part is not None:
     right_BxCxM = part.cut(right_BxCxM, -1)
   (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
-  if _columns_first(r, c, n, m) <= _columns_first(c, r, m, n):
+  columns_first = _columns_first(r, c, n, m) <= _columns_first(c, r, m, n)
+  if planned_platform() == 'tpu' and not in_bf16 and max(r, c) > _PANEL:
+    if columns_first:
+      return _by_panels(left_BxRxN, block_BxRxC, right_BxCxM)
+    block_BxCxR = block_BxRxC.swapaxes(1, 2)
+    return _by_panels(right_BxCxM, block_BxCxR, left_BxRxN).T
+  if columns_first:
     half_BxRxM = _product('brc,bcm->brm', block_BxRxC, right_BxCxM, in_bf16)
     return _product('brn,brm->nm', left_BxRxN, half_BxRxM, in_bf16)
   half_BxNxC = _product('brn,brc->bnc', left_BxRxN, block_BxRxC, in_bf16)
   return _product('bnc,bcm->nm', half_BxNxC, right_BxCxM, in_bf16)
+
+
+def _by_panels(
+  left_BxRxN: jax.Array, block_BxRxC: jax.Array, right_BxCxM: jax.Array
+) -> jax.Array:
+  """Σ LᵀSR, SR first, by panels of what is not a basis."""
+  half_BxRxM = jax.lax.map(
+    lambda pair: _in_panels(*pair), (block_BxRxC, right_BxCxM)
+  )
+  half_BRxM, left_BRxN = (
+    x.reshape(-1, x.shape[-1]) for x in (half_BxRxM, left_BxRxN)
+  )
+  return _in_panels(half_BRxM.T, left_BRxN).T
+
+
+def _in_panels(rows_RxC: jax.Array, basis_CxM: jax.Array) -> jax.Array:
+  """A product, a panel of rows at a time.
+
+  The more rows a product of the highest precision has, the longer it takes a
+  TPU's compiler.
+  """
+  count, width = rows_RxC.shape
+  padded = jnp.pad(rows_RxC, ((0, -count % _PANEL), (0, 0)))
+  panels = jax.lax.map(
+    lambda panel: _product('rc,cm->rm', panel, basis_CxM, in_bf16=False),
+    padded.reshape(-1, _PANEL, width),
+  )
+  return panels.reshape(-1, basis_CxM.shape[1])[:count]
 
 
 def _unfold(

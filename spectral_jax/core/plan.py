@@ -9,16 +9,13 @@ where two ways cost much the same. Those of `cpu` fit what
 Shapes: T tokens; kernel [N, M]; B blocks of R×C coefficients.
 """
 
-import contextlib
-import contextvars
 import dataclasses
 import math
-from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 
 from spectral_jax.core.gemm import foldable, multiplications, quarters
+from spectral_jax.core.platform import planned_platform
 from spectral_jax.core.selection import Selection
 
 
@@ -94,28 +91,6 @@ class Plan:
     """The methods, the cheapest first, with their estimates."""
     ordered = sorted(self.seconds.items(), key=lambda item: item[1])
     return ', '.join(f'{name} {1e3 * cost:.3g} ms' for name, cost in ordered)
-
-
-_PLATFORM: contextvars.ContextVar[str] = contextvars.ContextVar('platform')
-
-
-@contextlib.contextmanager
-def planned_for(platform: str) -> Iterator[None]:
-  """Within it `auto` plans for a platform, be it that of this machine or not.
-
-  Args:
-    platform: as devices name theirs: cpu, tpu, gpu, cuda or rocm.
-  """
-  token = _PLATFORM.set(platform)
-  try:
-    yield
-  finally:
-    _PLATFORM.reset(token)
-
-
-def planned_platform() -> str:
-  """That for which `auto` plans, as JAX or `planned_for` names it."""
-  return _PLATFORM.get(jax.default_backend())
 
 
 def work(

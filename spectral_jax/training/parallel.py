@@ -22,7 +22,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.sharding import Mesh, PartitionSpec
 
 from spectral_jax.core.part import Part
-from spectral_jax.core.plan import planned_for
+from spectral_jax.core.platform import planned_for
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.low_rank import LowRankDense
 from spectral_jax.layers.product import contract

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from spectral_jax.convert.project import to_dense
-from spectral_jax.core.plan import planned_for
+from spectral_jax.core.platform import planned_for
 from spectral_jax.models.stored import DENSE, layers_of, with_linear
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training import sharding

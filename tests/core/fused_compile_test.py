@@ -14,7 +14,7 @@ from jax.sharding import (
 
 from spectral_jax.core.fused import fused_product
 from spectral_jax.core.panels import project
-from spectral_jax.core.plan import planned_for
+from spectral_jax.core.platform import planned_for
 from spectral_jax.core.selection import Selection
 from spectral_jax.training.topology import Topology
 

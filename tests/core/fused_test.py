@@ -15,7 +15,7 @@ from jax.test_util import check_grads
 from spectral_jax.core import panels, tiles
 from spectral_jax.core.folded import folded_product
 from spectral_jax.core.fused import fused_product
-from spectral_jax.core.plan import planned_for
+from spectral_jax.core.platform import planned_for
 from spectral_jax.core.selection import Selection
 from spectral_jax.core.tiles import Tiles, choose_tiles
 from tests.core.reconstruct_test import (

@@ -8,7 +8,8 @@ import jax.extend.core
 import jax.numpy as jnp
 import pytest
 
-from spectral_jax.core.plan import RATES, Plan, plan, planned_for, work
+from spectral_jax.core.plan import RATES, Plan, plan, work
+from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import PRODUCTS, kernel_from_coefficients
 from spectral_jax.core.selection import Selection
 from spectral_jax.training.program import product_flops

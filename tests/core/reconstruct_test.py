@@ -10,6 +10,7 @@ import scipy.fft
 from jax.test_util import check_grads
 
 from spectral_jax.core.part import Part
+from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import (
   coefficients_from_kernel,
   kernel_from_coefficients,
@@ -287,3 +288,37 @@ def test_parts_are_equal() -> None:
     kernel_from_coefficients(
       jnp.zeros(selection.layout), selection, part=Part(1, 0, 2)
     )
+
+
+@pytest.mark.parametrize(
+  'selection',
+  [
+    Selection.of('strided', (540, 1060), 0.5, seed=1),
+    Selection.of('strided', (1060, 540), 0.5),
+    Selection.of('strided', (1064, 32), 0.25),  # two blocks of each parity
+    Selection.of('block', (40, 700), 0.9),
+  ],
+  ids=str,
+)
+def test_for_a_tpu_panels_of_rows_are_multiplied_in_turn(
+  selection: Selection,
+) -> None:
+  def run(platform: str) -> tuple[jax.Array, jax.Array, str]:
+    def both(c: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+      rebuild = functools.partial(
+        kernel_from_coefficients, selection=selection, method='gemm'
+      )
+      kernel, pull_back = jax.vjp(rebuild, c)
+      return kernel, pull_back(k)[0]
+
+    drawn = draw(selection.layout), draw(selection.shape, seed=1)
+    with planned_for(platform):
+      traced = jax.jit(both).trace(*drawn)
+    return *traced.lower().compile()(*drawn), str(traced.jaxpr)
+
+  kernel, gradient, program = run('cpu')
+  assert 'scan' not in program
+  in_panels, its_gradient, program = run('tpu')
+  assert 'scan' in program
+  assert relative_error(in_panels, np.asarray(kernel)) < 1e-6
+  assert relative_error(its_gradient, np.asarray(gradient)) < 1e-6
