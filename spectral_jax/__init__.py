@@ -29,6 +29,7 @@ from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.layers.swap import Spectralized, spectralize
 from spectral_jax.models.generate import generate
 from spectral_jax.models.weights import place_weights
+from spectral_jax.training.kernels import on_kernels
 from spectral_jax.training.scaling import scale_by_selection
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
   'layer_table',
   'load_exported',
   'match_layers',
+  'on_kernels',
   'place_weights',
   'projection_errors',
   'resize',

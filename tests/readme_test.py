@@ -11,7 +11,7 @@ README = (REPOSITORY / 'README.md').read_text()
 
 def test_the_examples_print_what_they_say() -> None:
   programs = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-  assert len(programs) == 5
+  assert len(programs) == 6
   names = {'__name__': 'readme'}
   for program in programs:
     assert len(program.splitlines()) <= 25
