@@ -295,6 +295,7 @@ _TABLES = (
     rows=(
       _row('dense', muon=True),
       *(_row('strided', d, muon=True) for d in (2, 4)),
+      _row('random', 2, muon=True),
     ),
   ),
   Table(
