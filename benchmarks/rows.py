@@ -203,8 +203,10 @@ _TABLES = (
     rows=(
       _row('dense', muon=True),
       *(_row('strided', d, muon=True) for d in (2, 4, 8, 16)),
-      *(_row(kind, 2, muon=True) for kind in ('lowpass', 'random', 'band')),
-      _row('random', 4, muon=True),
+      _row('lowpass', 2, muon=True),
+      *(
+        _row(kind, d, muon=True) for kind in ('random', 'band') for d in (2, 4)
+      ),
       *(_row('low rank', rank, muon=True) for rank in (48, 24, 10, 5)),
     ),
   ),
@@ -295,6 +297,7 @@ _TABLES = (
     rows=(
       _row('dense', muon=True),
       *(_row('strided', d, muon=True) for d in (2, 4)),
+      *(_row('band', d, muon=True) for d in (2, 4)),
       _row('random', 2, muon=True),
     ),
   ),
