@@ -99,6 +99,7 @@ def _row(
   width: int = 128,
   scale: float = 1.0,
   separate: bool = False,
+  kernels: bool = False,
   corpus: str = 'tiny_shakespeare',
 ) -> Row:
   """A row; `size` is D of K = nm/D for a selection, the rank for low rank."""
@@ -119,9 +120,9 @@ def _row(
     label += f' nm/{size}'
     flags.append(f'--config.model.linear.selection={kind}')
     flags.append(f'--config.model.linear.keep={1 / size:g}')
-    if muon:
-      form = 'blocks' if kind == 'strided' else 'kernels'
-      flags.append(f'--config.optimizer.muon_form={form}')
+    # Only the blocks of strided are matrices by themselves.
+    if kernels or (muon and kind != 'strided'):
+      flags.append('--config.optimizer.gradients=kernels')
   if separate:
     names.append('separate')
     label += ', separate q k v'
@@ -140,6 +141,10 @@ def _row(
     names.append(f'scale-{scale:g}')
     label += f', initial scale {scale:g}'
     flags.append(f'--config.model.initial_scale={scale:g}')
+  if kernels and not muon:
+    names.append('kernels')
+    label += ', by kernels'
+    family += ', by kernels'
   if muon:
     names = ['muon', *names, f'{rate:g}']
     flags.append('--config.optimizer.name=muon')
@@ -235,6 +240,20 @@ _TABLES = (
     ),
     paper=Reported(
       'loss', {'dense': 1.580, 'lowpass-nm2': 1.604, 'low-rank-48': 1.801}
+    ),
+  ),
+  Table(
+    'kernels',
+    'Adam on the gradients of kernels, projected, and on those of coefficients',
+    steps=2000,
+    seeds=3,
+    rows=(
+      _row('dense'),
+      *(
+        _row('random', d, kernels=kernels)
+        for d in (2, 4, 10)
+        for kernels in (False, True)
+      ),
     ),
   ),
   Table(

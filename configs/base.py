@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
         'name': 'adamw',
         'learning_rate': 3e-3,
         'muon_learning_rate': 0.02,
-        'muon_form': 'blocks',
+        'gradients': 'coefficients',
         'warmup_steps': 100,
         'final_fraction': 0.1,
         'weight_decay': 0.1,

@@ -162,12 +162,13 @@ def to_spectral(params: Any, layers: Layers) -> Any:
   )
 
 
-def to_dense(params: Any, layers: Layers) -> Any:
+def to_dense(params: Any, layers: Layers, method: str = 'auto') -> Any:
   """Rebuilds the kernels of a spectral model, for the dense one.
 
   Args:
     params: the spectral model's parameters, {'params': …} or what is in it.
     layers: of the spectral model, by `find_layers` or `match_layers`.
+    method: how kernels are rebuilt, see `SpectralKernel.rebuild`.
 
   Returns:
     The dense model's parameters: `kernel` in place of `coefficients`.
@@ -183,7 +184,10 @@ def to_dense(params: Any, layers: Layers) -> Any:
     [1.0, 1.0, 1.0, 1.0]
   """
   return _replace(
-    params, layers, ('coefficients', 'kernel'), SpectralKernel.rebuild
+    params,
+    layers,
+    ('coefficients', 'kernel'),
+    lambda kernel, leaf: kernel.rebuild(leaf, method),
   )
 
 

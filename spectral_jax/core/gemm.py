@@ -31,7 +31,7 @@ class Blocks(NamedTuple):
   columns: np.ndarray
 
 
-# Rows of a product at a time, where that matters.
+# The most rows of a product at a time, where that matters.
 _PANEL = 256
 
 # Of a block's rows, and of its columns: 0 for even frequencies, 1 for odd.
@@ -177,7 +177,7 @@ def sum_of_blocks(
     right_BxCxM = part.cut(right_BxCxM, -1)
   (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
   columns_first = _columns_first(r, c, n, m) <= _columns_first(c, r, m, n)
-  if planned_platform() == 'tpu' and not in_bf16 and max(r, c) > _PANEL:
+  if planned_platform() == 'tpu' and not in_bf16:
     if columns_first:
       return _by_panels(left_BxRxN, block_BxRxC, right_BxCxM)
     block_BxCxR = block_BxRxC.swapaxes(1, 2)
@@ -193,9 +193,12 @@ def _by_panels(
   left_BxRxN: jax.Array, block_BxRxC: jax.Array, right_BxCxM: jax.Array
 ) -> jax.Array:
   """Σ LᵀSR, SR first, by panels of what is not a basis."""
-  half_BxRxM = jax.lax.map(
-    lambda pair: _in_panels(*pair), (block_BxRxC, right_BxCxM)
-  )
+  if block_BxRxC.shape[1] > _PANEL:
+    half_BxRxM = jax.lax.map(
+      lambda pair: _in_panels(*pair), (block_BxRxC, right_BxCxM)
+    )
+  else:
+    half_BxRxM = _product('brc,bcm->brm', block_BxRxC, right_BxCxM, False)
   half_BRxM, left_BRxN = (
     x.reshape(-1, x.shape[-1]) for x in (half_BxRxM, left_BxRxN)
   )
@@ -209,12 +212,13 @@ def _in_panels(rows_RxC: jax.Array, basis_CxM: jax.Array) -> jax.Array:
   TPU's compiler.
   """
   count, width = rows_RxC.shape
-  padded = jnp.pad(rows_RxC, ((0, -count % _PANEL), (0, 0)))
-  panels = jax.lax.map(
+  panels = -(-count // _PANEL)
+  padded = jnp.pad(rows_RxC, ((0, -count % panels), (0, 0)))
+  product = jax.lax.map(
     lambda panel: _product('rc,cm->rm', panel, basis_CxM, in_bf16=False),
-    padded.reshape(-1, _PANEL, width),
+    padded.reshape(panels, -1, width),
   )
-  return panels.reshape(-1, basis_CxM.shape[1])[:count]
+  return product.reshape(-1, basis_CxM.shape[1])[:count]
 
 
 def _unfold(

@@ -11,7 +11,9 @@ _PLATFORM: contextvars.ContextVar[str] = contextvars.ContextVar('platform')
 
 @contextlib.contextmanager
 def planned_for(platform: str) -> Iterator[None]:
-  """Within it `auto` plans for a platform, be it that of this machine or not.
+  """Within it what is traced is for a platform, that of this machine or not.
+
+  A jitted function that was traced before stays as it was.
 
   Args:
     platform: as devices name theirs: cpu, tpu, gpu, cuda or rocm.
@@ -24,5 +26,5 @@ def planned_for(platform: str) -> Iterator[None]:
 
 
 def planned_platform() -> str:
-  """That for which `auto` plans, as JAX or `planned_for` names it."""
+  """What a program is for, as JAX or `planned_for` names it."""
   return _PLATFORM.get(jax.default_backend())

@@ -35,13 +35,6 @@ def plane_from_coefficients(
   return place(coefficients, selection, selection.shape)
 
 
-def coefficients_from_plane(
-  plane: jax.Array, selection: Selection
-) -> jax.Array:
-  """The kept entries of a plane [N, M], in the layout of the selection."""
-  return plane.ravel()[selection.positions].reshape(selection.layout)
-
-
 def check_basis(method: str, basis: str) -> None:
   """Raises ValueError for a method that has no basis but `dct`."""
   if method in DCT_METHODS and basis != 'dct':

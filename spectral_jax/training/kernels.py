@@ -6,6 +6,7 @@ former, laid out among zeros, it would make as much of what is missing.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import optax
 
@@ -15,13 +16,18 @@ from spectral_jax.layers.spectral_kernel import SpectralKernel
 
 def on_kernels(
   transform: optax.GradientTransformation, layers: Mapping[str, SpectralKernel]
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
   """Runs a transform on the gradients of rebuilt kernels.
 
   The transform sees gradients, and parameters, of the dense model. What it
   makes of a kernel's is projected onto the coefficients that are stored: of all
   updates that the layer can follow, the nearest. Its state is that of the dense
-  model, N·M numbers a kernel.
+  model, N·M numbers a kernel. Wrappers that compare gradients with parameters,
+  as `optax.MultiSteps` does, go inside.
+
+  A projection makes an update shorter: `train.py` makes up for it by
+  `Selection.update_scale` under Adam and its square root under Muon, which lets
+  the dense model's learning rates stay.
 
   Args:
     transform: for example that of Muon, for the dense model's parameters.
@@ -44,17 +50,19 @@ def on_kernels(
     >>> updates['mlp']['coefficients'].shape
     (4,)
   """
+  inner = optax.with_extra_args_support(transform)
 
   def init(params: optax.Params) -> optax.OptState:
-    return transform.init(to_dense(params, layers))
+    return inner.init(to_dense(params, layers))
 
   def update(
     updates: optax.Updates,
     state: optax.OptState,
     params: optax.Params | None = None,
+    **extra: Any,
   ) -> tuple[optax.Updates, optax.OptState]:
     dense = None if params is None else to_dense(params, layers)
-    updates, state = transform.update(updates, state, dense)
+    updates, state = inner.update(updates, state, dense, **extra)
     return to_spectral(updates, layers), state
 
-  return optax.GradientTransformation(init, update)
+  return optax.GradientTransformationExtraArgs(init, update)

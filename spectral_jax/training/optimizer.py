@@ -151,14 +151,20 @@ def make_optimizer(
     kernel = stored.get(name) if label(name, x) == 'adam' else None
     return None if kernel is None else kernel.selection
 
-  def of_muon(name: str, x: jax.Array) -> float:
+  def lengthened(name: str, x: jax.Array) -> float:
+    """How much longer a projected update must be."""
     kernel = stored[name]
-    return 1.0 if kernel is None else kernel.selection.fraction**-0.5
+    if kernel is None:
+      return 1.0
+    if label(name, x) == 'adam':
+      return kernel.selection.update_scale
+    # About K/(N·M) of its square is left, and given back.
+    return kernel.selection.fraction**-0.5
 
   seen = params
   if kernels:
     seen = jax.eval_shape(lambda params: to_dense(params, layers), params)
-  directions = optax.chain(
+  transforms = [
     optax.clip_by_global_norm(settings.clip_norm),
     optax.partition(
       {
@@ -173,14 +179,14 @@ def make_optimizer(
       },
       _over_paths(label, seen),
     ),
-  )
+  ]
   if kernels:
-    # Projected, an update has K/(N·M) of its square, which is given back.
-    directions = optax.chain(
-      on_kernels(directions, layers), _scale_each(_over_paths(of_muon, params))
-    )
+    transforms = [
+      on_kernels(optax.chain(*transforms), layers),
+      _scale_each(_over_paths(lengthened, params)),
+    ]
   return optax.chain(
-    directions,
+    *transforms,
     optax.add_decayed_weights(
       settings.weight_decay, _over_paths(lambda name, _: _rule(name)[0], params)
     ),

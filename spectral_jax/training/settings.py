@@ -52,9 +52,11 @@ class OptimizerSettings:
     name: adamw, or muon (for the matrices of the blocks; AdamW for all else).
     learning_rate: AdamW's peak, for a dense kernel.
     muon_learning_rate: Muon's peak.
-    muon_form: what Muon orthogonalises: blocks (the coefficients of strided
-      selections, which are matrices), or kernels (the gradients of rebuilt
-      kernels, for any selection; the state is as large as a dense model's).
+    gradients: which it takes: those of coefficients (of which the blocks of
+      strided selections are matrices to Muon), or those of rebuilt kernels, as
+      if the model were dense, to project what it makes of them; its state is
+      then as large as a dense model's. Other layers than spectral ones take
+      their own either way.
     warmup_steps: steps from zero to the peak.
     final_fraction: the learning rate at the end, as a fraction of the peak.
     weight_decay: of kernels and coefficients, times the learning rate.
@@ -66,7 +68,7 @@ class OptimizerSettings:
   name: str
   learning_rate: float
   muon_learning_rate: float
-  muon_form: str
+  gradients: str
   warmup_steps: int
   final_fraction: float
   weight_decay: float
@@ -77,9 +79,11 @@ class OptimizerSettings:
   def __post_init__(self) -> None:
     choices = ('adamw', 'muon')
     _expect(self.name in choices, 'name', 'adamw or muon', self.name)
-    forms = ('blocks', 'kernels')
     _expect(
-      self.muon_form in forms, 'muon_form', 'blocks or kernels', self.muon_form
+      self.gradients in ('coefficients', 'kernels'),
+      'gradients',
+      'coefficients or kernels',
+      self.gradients,
     )
     for field in ('learning_rate', 'muon_learning_rate', 'clip_norm'):
       value = getattr(self, field)
@@ -98,9 +102,8 @@ class OptimizerSettings:
     )
 
   def takes_kernels(self, linear: LinearConfig) -> bool:
-    """Whether it wants the gradients of rebuilt kernels."""
-    muon = self.name == 'muon' and self.muon_form == 'kernels'
-    return muon and linear.kind == 'spectral'
+    """Whether it takes the gradients of rebuilt kernels."""
+    return self.gradients == 'kernels' and linear.kind == 'spectral'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +273,7 @@ class Settings:
         _expect(
           value == only,
           f'train.{field}',
-          f'{only}, or config.optimizer.muon_form=blocks',
+          f'{only}, or config.optimizer.gradients=coefficients',
           value,
         )
 

@@ -108,7 +108,8 @@ def make_train_step(
   Returns:
     A function of (state, batch with `inputs` and `targets`, loss_limit in nats
     per token) to the next state and the metrics `train_loss` (nats per token),
-    `gradient_norm` and `gradient_norms`, one for each leaf of the parameters;
+    `gradient_norm` and `gradient_norms`, one for each leaf of the parameters
+    (with `takes_kernels`, of the kernel in place of the coefficients);
     and, with `skip_bad`, `skipped`: 1 or 0.
   """
   once = accumulate > 1 and rebuild_every == 'step' and not takes_kernels
@@ -162,7 +163,7 @@ def make_train_step(
       loss, grads = loss_and_gradient(gathered, batch, keys)
       (grads,) = pull_back(grads)
     elif takes_kernels:
-      dense = to_dense(state.params, layers)
+      dense = to_dense(state.params, layers, method)
       dense = jax.lax.with_sharding_constraint(
         dense, sharding.of_state(dense, mesh)
       )

@@ -24,7 +24,7 @@ ADAMW = OptimizerSettings(
   name='adamw',
   learning_rate=0.01,
   muon_learning_rate=0.03,
-  muon_form='blocks',
+  gradients='coefficients',
   warmup_steps=0,
   final_fraction=0.1,
   weight_decay=0.5,
@@ -186,7 +186,7 @@ def test_muon_of_kernels_is_projected_and_keeps_its_size(
   config = make_config(linear)
   params = draw_like(config, 0)
   gradients = draw_like(make_config(LinearConfig('dense')), 1)
-  settings = dataclasses.replace(MUON, muon_form='kernels')
+  settings = dataclasses.replace(MUON, gradients='kernels')
   updates = first_update(settings, config, params, gradients)
   shape = (16, 64)
   kept = linear.select(shape, config.seed(0, 'mlp_in')).positions
@@ -205,22 +205,23 @@ def test_muon_of_kernels_is_projected_and_keeps_its_size(
 
 
 @pytest.mark.parametrize(
-  ('name', 'form', 'selection'),
+  ('name', 'gradients', 'selection'),
   [
-    ('adamw', 'blocks', 'random'),
-    ('muon', 'blocks', 'strided'),
+    ('adamw', 'coefficients', 'random'),
+    ('adamw', 'kernels', 'random'),
+    ('muon', 'coefficients', 'strided'),
     ('muon', 'kernels', 'random'),
   ],
 )
 def test_blocks_of_a_scanned_stack_are_updated_as_if_alone(
-  name: str, form: str, selection: str
+  name: str, gradients: str, selection: str
 ) -> None:
   settings = dataclasses.replace(
-    ADAMW, name=name, muon_form=form, clip_norm=1e9
+    ADAMW, name=name, gradients=gradients, clip_norm=1e9
   )
   alone = make_config(LinearConfig(keep=0.25, selection=selection))
   scanned = dataclasses.replace(alone, layers=2, scan=True)
-  seen = LinearConfig('dense') if form == 'kernels' else alone.linear
+  seen = LinearConfig('dense') if gradients == 'kernels' else alone.linear
   stacks = [
     {'mlp_in': draw_like(config, seed)['blocks']['mlp_in']}
     for seed, config in enumerate(
@@ -301,3 +302,26 @@ def test_an_unknown_parameter_is_named(path: str) -> None:
     params = {part: params}
   with pytest.raises(ValueError, match=f"^params: no .* rule matches '{path}'"):
     make_optimizer(ADAMW, STEPS, params, make_config(LinearConfig('dense')))
+
+
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+@pytest.mark.parametrize('gradients', ['coefficients', 'kernels'])
+def test_where_moments_are_in_a_checkpoint(name: str, gradients: str) -> None:
+  """A checkpoint is read by these names: to change them is to lose it."""
+  settings = dataclasses.replace(ADAMW, name=name, gradients=gradients)
+  config = make_config(LinearConfig(keep=0.5, selection='strided'))
+  params = draw_like(config, 0)
+  state = make_optimizer(settings, STEPS, params, config).init(params)
+  paths = {
+    jax.tree_util.keystr(path)
+    for path, _ in jax.tree_util.tree_leaves_with_path(state)
+  }
+  kernels = gradients == 'kernels'
+  inner = '[0][1]' if kernels else '[1]'
+  label = 'muon' if name == 'muon' else 'adam'
+  leaf = 'kernel' if kernels else 'coefficients'
+  layer = f"inner_states['{label}'].inner_state[0].mu['block_0']['out']"
+  head = "inner_states['adam'].inner_state[0].nu['head']['kernel']"
+  assert f'{inner}.{head}' in paths
+  assert f"{inner}.{layer}['{leaf}']" in paths
+  assert '[4].count' in paths

@@ -28,15 +28,15 @@ STRIDED = LinearConfig(selection='strided')
 GEMM = dataclasses.replace(STRIDED, method='gemm')
 ODD = LinearConfig(selection='random', keep=0.377)  # 386 of 1,024
 OPTIMIZER = OptimizerSettings(
-  'adamw', 0.01, 0.02, 'blocks', 2, 0.1, 0.1, 0.9, 0.99, 1.0
+  'adamw', 0.01, 0.02, 'coefficients', 2, 0.1, 0.1, 0.9, 0.99, 1.0
 )
 
 
 def optimizer_settings(muon: str) -> OptimizerSettings:
-  """Muon in a form, or AdamW."""
+  """Muon of the gradients that are named, or AdamW where none are."""
   if not muon:
     return OPTIMIZER
-  return dataclasses.replace(OPTIMIZER, name='muon', muon_form=muon)
+  return dataclasses.replace(OPTIMIZER, name='muon', gradients=muon)
 
 
 @functools.cache
@@ -128,7 +128,7 @@ def assert_same_steps(
     ((8, 1, 1), STRIDED, ''),
     ((1, 8, 1), STRIDED, ''),
     ((1, 1, 8), STRIDED, ''),
-    ((2, 2, 2), STRIDED, 'blocks'),
+    ((2, 2, 2), STRIDED, 'coefficients'),
     ((2, 2, 2), ODD, 'kernels'),
     ((1, 4, 2), ODD, ''),
     ((2, 1, 2), DENSE, ''),
@@ -163,7 +163,7 @@ def test_kernels_rebuilt_once_a_step(scan: bool) -> None:
 
 
 def test_each_device_keeps_its_part() -> None:
-  state, _ = five_steps((2, 2, 2), STRIDED, 'blocks')
+  state, _ = five_steps((2, 2, 2), STRIDED, 'coefficients')
   layer = state.params['block_0']['mlp_in']['coefficients']
   assert layer.shape == (2, 16, 64)
   assert layer.addressable_shards[0].data.shape == (2, 16, 16)

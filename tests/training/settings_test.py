@@ -120,13 +120,12 @@ def test_a_rank_that_no_kernel_has_is_named(recipe: dict[str, Any]) -> None:
     ('share_rebuilding', True, 'train.share_rebuilding: expected False, or'),
   ],
 )
-def test_muon_of_kernels_rebuilds_them_once_and_everywhere(
+def test_gradients_of_kernels_rebuild_them_once_and_everywhere(
   recipe: dict[str, Any], field: str, value: object, expected: str
 ) -> None:
-  _set(recipe, 'optimizer.name', 'muon')
   _set(recipe, f'train.{field}', value)
   Settings.from_mapping(recipe)
-  _set(recipe, 'optimizer.muon_form', 'kernels')
+  _set(recipe, 'optimizer.gradients', 'kernels')
   with pytest.raises(UserError, match=re.escape(f'config.{expected}')):
     Settings.from_mapping(recipe)
   _set(recipe, 'model.linear.kind', 'dense')
