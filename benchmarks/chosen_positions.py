@@ -2,7 +2,7 @@
 
   python -m benchmarks.chosen_positions --workdir=DIR --by=weight --keep=0.25
 
-Model and protocol are those of the row random-nm1 of benchmarks/rows.py: all
+Model and protocol are those of the row random-nm1 of benchmarks/tables.py: all
 coefficients of the blocks' kernels, AdamW. After --warm_up steps each layer
 keeps its K = keep·N·M positions of the largest score, and all others are zero
 for ever. The score is, with --by=
@@ -41,8 +41,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from benchmarks.arguments import check_passed_on, fail, parse_flags
 from benchmarks.choice import choose_all, chosen, keep_only, mask_of, wanted
-from benchmarks.rows import ROWS
 from benchmarks.runs import recipe
+from benchmarks.tables import ROWS
 from spectral_jax.errors import UserError
 from spectral_jax.training import console, step, workdir
 from spectral_jax.training.experiment import Experiment

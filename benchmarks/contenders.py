@@ -15,6 +15,7 @@ from spectral_jax.core.selection import KINDS
 from spectral_jax.data.tokenizer import CharTokenizer
 from spectral_jax.errors import UserError
 from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.training import sharding
 from spectral_jax.training.experiment import Experiment
 from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.settings import Settings
@@ -125,7 +126,7 @@ def picks(contender: Experiment) -> list[str]:
       model.linear.select((n, m), 0),
       tokens // (mesh.shape['data'] * mesh.shape['fsdp']),
       dtype=jnp.dtype(model.dtype),
-      platform=mesh.devices.flat[0].platform,
+      platform=sharding.platform(mesh),
     )
     lines.append(f'{n}×{m}: {chosen.method} ({chosen})')
   return lines

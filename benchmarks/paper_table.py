@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags
 
 from benchmarks.arguments import check_passed_on, fail, parse_flags
-from benchmarks.rows import TABLES, Row, Table
+from benchmarks.rows import Row
+from benchmarks.tables import TABLES, Table
 
 if TYPE_CHECKING:
   from benchmarks.runs import Run

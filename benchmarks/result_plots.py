@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.results import Scores, best_dense
-from benchmarks.rows import Row, Table
+from benchmarks.rows import Row
+from benchmarks.tables import Table
 
 # Okabe and Ito's colours, which the colour-blind tell apart; and a marker each.
 _STYLES = {

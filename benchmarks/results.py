@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import ROWS, TABLES, Row, Table
+from benchmarks.rows import Row
 from benchmarks.runs import Run, recipe
+from benchmarks.tables import ROWS, TABLES, Table
 from spectral_jax.errors import UserError
 from spectral_jax.training.workdir import (
   FREE,

@@ -64,7 +64,8 @@ def resize(tree: Any, old: Layers, new: Layers) -> Any:
 
   Returns:
     The tree, with coefficients, and what has their shape, resized. An
-    optimizer's numbers for a whole layer, or for its whole plane, stay.
+    optimizer's numbers for a whole layer stay, and so do its kernel's moments
+    (`on_kernels`).
 
   Raises:
     ValueError: for a layer whose selection is another, not only its K; one
@@ -97,8 +98,7 @@ def resize(tree: Any, old: Layers, new: Layers) -> Any:
     before, after = old[layer], new[layer]
     shape = jnp.shape(leaf)
     if shape != before.layout:
-      whole = before.copies * before.selection.size
-      if math.prod(shape) in (1, whole):
+      if math.prod(shape) == 1:
         return leaf
       raise ValueError(
         f'{layer}: expected shape {before.layout}, got {shape}; an optimizer '

@@ -179,9 +179,9 @@ def sum_of_blocks(
   columns_first = _columns_first(r, c, n, m) <= _columns_first(c, r, m, n)
   if planned_platform() == 'tpu' and not in_bf16:
     if columns_first:
-      return _by_panels(left_BxRxN, block_BxRxC, right_BxCxM)
+      return _sum_in_panels(left_BxRxN, block_BxRxC, right_BxCxM)
     block_BxCxR = block_BxRxC.swapaxes(1, 2)
-    return _by_panels(right_BxCxM, block_BxCxR, left_BxRxN).T
+    return _sum_in_panels(right_BxCxM, block_BxCxR, left_BxRxN).T
   if columns_first:
     half_BxRxM = _product('brc,bcm->brm', block_BxRxC, right_BxCxM, in_bf16)
     return _product('brn,brm->nm', left_BxRxN, half_BxRxM, in_bf16)
@@ -189,36 +189,38 @@ def sum_of_blocks(
   return _product('bnc,bcm->nm', half_BxNxC, right_BxCxM, in_bf16)
 
 
-def _by_panels(
+def _sum_in_panels(
   left_BxRxN: jax.Array, block_BxRxC: jax.Array, right_BxCxM: jax.Array
 ) -> jax.Array:
-  """Σ LᵀSR, SR first, by panels of what is not a basis."""
-  if block_BxRxC.shape[1] > _PANEL:
-    half_BxRxM = jax.lax.map(
-      lambda pair: _in_panels(*pair), (block_BxRxC, right_BxCxM)
-    )
-  else:
-    half_BxRxM = _product('brc,bcm->brm', block_BxRxC, right_BxCxM, False)
-  half_BRxM, left_BRxN = (
-    x.reshape(-1, x.shape[-1]) for x in (half_BxRxM, left_BxRxN)
+  """Σ LᵀSR, SR first; what is no basis has its rows in panels."""
+  half_BxRxM = _product_in_panels(block_BxRxC, right_BxCxM)
+  half_1xBRxM, left_1xBRxN = (
+    x.reshape(1, -1, x.shape[-1]) for x in (half_BxRxM, left_BxRxN)
   )
-  return _in_panels(half_BRxM.T, left_BRxN).T
+  return _product_in_panels(half_1xBRxM.swapaxes(1, 2), left_1xBRxN)[0].T
 
 
-def _in_panels(rows_RxC: jax.Array, basis_CxM: jax.Array) -> jax.Array:
-  """A product, a panel of rows at a time.
+def _product_in_panels(
+  rows_BxRxC: jax.Array, basis_BxCxM: jax.Array
+) -> jax.Array:
+  """Products [B, R, M], a panel of their rows at a time.
 
   The more rows a product of the highest precision has, the longer it takes a
   TPU's compiler.
   """
-  count, width = rows_RxC.shape
-  panels = -(-count // _PANEL)
-  padded = jnp.pad(rows_RxC, ((0, -count % panels), (0, 0)))
-  product = jax.lax.map(
-    lambda panel: _product('rc,cm->rm', panel, basis_CxM, in_bf16=False),
-    padded.reshape(panels, -1, width),
+
+  def product(rows_BxRxC: jax.Array) -> jax.Array:
+    return _product('brc,bcm->brm', rows_BxRxC, basis_BxCxM, in_bf16=False)
+
+  b, r, c = rows_BxRxC.shape
+  panels = -(-r // _PANEL)
+  if panels == 1:
+    return product(rows_BxRxC)
+  padded = jnp.pad(rows_BxRxC, ((0, 0), (0, -r % panels), (0, 0)))
+  products = jax.lax.map(
+    product, jnp.moveaxis(padded.reshape(b, panels, -1, c), 1, 0)
   )
-  return product.reshape(-1, basis_CxM.shape[1])[:count]
+  return jnp.moveaxis(products, 0, 1).reshape(b, -1, products.shape[-1])[:, :r]
 
 
 def _unfold(

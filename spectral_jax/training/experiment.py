@@ -16,7 +16,12 @@ from spectral_jax.data import pipeline
 from spectral_jax.data.corpora import DOCUMENTS, load_corpus
 from spectral_jax.data.corpus import Corpus
 from spectral_jax.data.tokenizer import Tokenizer, make_tokenizer
-from spectral_jax.models.stored import DENSE, abstract_params, with_linear
+from spectral_jax.models.stored import (
+  DENSE,
+  abstract_params,
+  layers_of,
+  with_linear,
+)
 from spectral_jax.models.transformer import Transformer
 from spectral_jax.training import processes, sharding, workdir
 from spectral_jax.training.machine import check_compiler, check_model
@@ -233,7 +238,7 @@ class Experiment:
       settings.optimizer,
       settings.train.steps,
       abstract_params(self.model),
-      settings.model,
+      layers_of(self.model),
     )
 
   @functools.cached_property
@@ -253,9 +258,7 @@ class Experiment:
       accumulate=self.settings.train.accumulate,
       rebuild_every=self.settings.train.rebuild_every,
       share_rebuilding=self.settings.train.share_rebuilding,
-      takes_kernels=self.settings.optimizer.takes_kernels(
-        self.settings.model.linear
-      ),
+      takes_kernels=self.settings.takes_kernels,
       skip_bad=self.settings.train.on_nonfinite == 'skip',
     )
 

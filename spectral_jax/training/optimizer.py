@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import optax
 from spectral_jax.convert.project import to_dense
 from spectral_jax.core.selection import Selection
 from spectral_jax.layers.spectral_kernel import SpectralKernel
-from spectral_jax.models.transformer import SCANNED, TransformerConfig
+from spectral_jax.models.transformer import SCANNED
 from spectral_jax.training.kernels import on_kernels
 from spectral_jax.training.scaling import scale_by_selection
 from spectral_jax.training.settings import OptimizerSettings
@@ -38,23 +38,6 @@ def _rule(name: str) -> tuple[bool, bool]:
       return decays, takes_muon
   raise ValueError(
     f'params: no optimizer rule matches {name!r}; add one to _RULES.'
-  )
-
-
-def _stored(
-  name: str, x: jax.Array, config: TransformerConfig
-) -> SpectralKernel | None:
-  """What a layer's coefficients are; None for all other parameters."""
-  if not name.endswith('/coefficients'):
-    return None
-  block, layer, _ = name.split('/')
-  stack = (0,) if block == SCANNED else ()
-  number = 0 if stack else int(block.removeprefix('block_'))
-  shape = config.kernel_shapes()[layer]
-  selection = config.linear.select(shape, config.seed(number, layer))
-  basis = config.linear.basis
-  return SpectralKernel(
-    selection, basis, (*x.shape[: len(stack)], *shape), stack
   )
 
 
@@ -112,25 +95,22 @@ def make_optimizer(
   settings: OptimizerSettings,
   steps: int,
   params: optax.Params,
-  config: TransformerConfig,
+  layers: Mapping[str, SpectralKernel],
 ) -> optax.GradientTransformation:
-  """The optimizer of a transformer's parameters (arrays or their shapes).
+  """The optimizer of a transformer.
 
-  If `settings.takes_kernels(config.linear)` it takes the gradients of the dense
-  model, see `on_kernels`.
+  Args:
+    settings: which, and of which gradients, see `on_kernels`.
+    steps: that the schedule is for.
+    params: the transformer's parameters, or their shapes.
+    layers: what its spectral layers store, by path.
 
   Raises:
     ValueError: if a parameter is covered by no rule.
   """
-  kernels = settings.takes_kernels(config.linear)
-  stored = {
-    path_name(path): _stored(path_name(path), x, config)
-    for path, x in jax.tree_util.tree_leaves_with_path(params)
-  }
-  layers = {
-    name.removesuffix('/coefficients'): kernel
-    for name, kernel in stored.items()
-    if kernel is not None
+  kernels = bool(layers) and settings.gradients == 'kernels'
+  selections = {
+    f'{path}/coefficients': layer.selection for path, layer in layers.items()
   }
 
   def is_flat(name: str, x: jax.Array) -> bool:
@@ -148,19 +128,19 @@ def make_optimizer(
     return settings.learning_rate
 
   def of_adam(name: str, x: jax.Array) -> Selection | None:
-    kernel = stored.get(name) if label(name, x) == 'adam' else None
-    return None if kernel is None else kernel.selection
+    return selections.get(name) if label(name, x) == 'adam' else None
 
-  def lengthened(name: str, x: jax.Array) -> float:
-    """How much longer a projected update must be."""
-    kernel = stored[name]
-    if kernel is None:
+  def projected(name: str, x: jax.Array) -> float:
+    """How much longer the projection of an update must be."""
+    selection = selections.get(name)
+    if selection is None:
       return 1.0
     if label(name, x) == 'adam':
-      return kernel.selection.update_scale
+      return selection.update_scale
     # About K/(N·M) of its square is left, and given back.
-    return kernel.selection.fraction**-0.5
+    return selection.fraction**-0.5
 
+  # What directions are found for: with kernels there are no coefficients.
   seen = params
   if kernels:
     seen = jax.eval_shape(lambda params: to_dense(params, layers), params)
@@ -183,7 +163,7 @@ def make_optimizer(
   if kernels:
     transforms = [
       on_kernels(optax.chain(*transforms), layers),
-      _scale_each(_over_paths(lengthened, params)),
+      _scale_each(_over_paths(projected, params)),
     ]
   return optax.chain(
     *transforms,

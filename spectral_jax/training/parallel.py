@@ -160,13 +160,12 @@ def gather_all(
       whole[renamed(keys)] = jnp.expand_dims(leaf, keys.count(SCANNED))
     return whole
 
-  with planned_for(sharding.platform(mesh)):
-    gathered = jax.shard_map(
-      local,
-      mesh=mesh,
-      in_specs=({keys: specs[keys] for keys in stored},),
-      out_specs={renamed(keys): spec(keys) for keys in stored},
-    )(stored)
+  gathered = jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=({keys: specs[keys] for keys in stored},),
+    out_specs={renamed(keys): spec(keys) for keys in stored},
+  )(stored)
   return traverse_util.unflatten_dict(loose | gathered)
 
 

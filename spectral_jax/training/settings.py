@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import TransformerConfig
 from spectral_jax.training import reading
 
@@ -100,10 +99,6 @@ class OptimizerSettings:
       '0 to 1',
       self.final_fraction,
     )
-
-  def takes_kernels(self, linear: LinearConfig) -> bool:
-    """Whether it takes the gradients of rebuilt kernels."""
-    return self.gradients == 'kernels' and linear.kind == 'spectral'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +258,7 @@ class Settings:
       '1, or config.model.qkv=separate',
       self.mesh.tensor,
     )
-    if self.optimizer.takes_kernels(self.model.linear):
+    if self.takes_kernels:
       # Kernels are rebuilt for the whole step, outside the model.
       for field, only in (
         ('rebuild_every', 'step'),
@@ -276,6 +271,12 @@ class Settings:
           f'{only}, or config.optimizer.gradients=coefficients',
           value,
         )
+
+  @property
+  def takes_kernels(self) -> bool:
+    """Whether the optimizer takes the gradients of rebuilt kernels."""
+    spectral = self.model.linear.kind == 'spectral'
+    return spectral and self.optimizer.gradients == 'kernels'
 
   @classmethod
   def from_mapping(cls, mapping: Mapping[str, Any]) -> 'Settings':

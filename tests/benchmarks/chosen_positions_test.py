@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from benchmarks import choice, chosen_positions
 from benchmarks.chosen_positions import Plan
-from benchmarks.rows import ROWS
 from benchmarks.runs import recipe
+from benchmarks.tables import ROWS
 from spectral_jax.core.selection import Selection
 from spectral_jax.data.tokenizer import make_tokenizer
 from spectral_jax.training.experiment import Experiment

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rows import ROWS, TABLES
 from benchmarks.runs import Run
+from benchmarks.tables import ROWS, TABLES
 from configs import paper
 from spectral_jax.errors import UserError
 from tests.trainer import SMALL, assert_refused, run

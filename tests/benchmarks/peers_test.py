@@ -74,7 +74,7 @@ def test_so_are_the_losses_of_its_steps(
   )
   model = Transformer(peers.VOCABULARY, settings.model)
   params = model.init(jax.random.key(0), TOKENS)['params']
-  optimizer = make_optimizer(settings.optimizer, 100, params, settings.model)
+  optimizer = make_optimizer(settings.optimizer, 100, params, {})
 
   @jax.jit
   def step(params: Any, state: Any) -> Any:

@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 
 from benchmarks import results
 from benchmarks.result_plots import draw_ranks, draw_sizes, draw_steps
-from benchmarks.rows import ROWS, TABLES, Reported, Table
 from benchmarks.runs import Run, recipe
+from benchmarks.tables import ROWS, TABLES, Reported, Table
 from configs import paper
 from spectral_jax.errors import UserError
 from spectral_jax.models.transformer import Transformer
@@ -138,7 +138,7 @@ def test_wider_models_store_no_more_than_the_dense_one(name: str) -> None:
 
 def test_rows_are_read_without_jax() -> None:
   script = (
-    'import sys, benchmarks.rows, benchmarks.paper_table\n'
+    'import sys, benchmarks.tables, benchmarks.paper_table\n'
     "assert 'jax' not in sys.modules"
   )
   subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, check=True)

@@ -94,16 +94,16 @@ def test_growing_in_the_middle_of_training() -> None:
 
 
 def test_leaves_of_other_shapes_stay() -> None:
-  """A plane's moments, a mask, a count beside the coefficients."""
+  """A kernel's moments, a mask, a count beside the coefficients."""
   old = {'a': SpectralKernel(Selection.of('random', (4, 4), 0.5))}
   state = {
-    'plane': {'a': {'coefficients': jnp.ones((4, 4))}},
+    'kernel': {'a': {'kernel': jnp.ones((4, 4))}},
     'norm': {'a': {'coefficients': jnp.ones(1)}},
     'moment': {'a': {'coefficients': jnp.ones(8), 'bias': jnp.ones(8)}},
     'count': jnp.zeros(()),
   }
   shapes = jax.tree.map(jnp.shape, resize(state, old, with_keep(old, 0.25)))
-  assert shapes['plane']['a']['coefficients'] == (4, 4)
+  assert shapes['kernel']['a']['kernel'] == (4, 4)
   assert shapes['moment']['a'] == {'coefficients': (4,), 'bias': (8,)}
 
 

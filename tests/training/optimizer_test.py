@@ -11,6 +11,8 @@ import pytest
 import scipy.fft
 
 from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.layers.spectral_kernel import SpectralKernel
+from spectral_jax.models.stored import layers_of
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training.optimizer import (
   learning_rate_schedule,
@@ -42,6 +44,16 @@ def make_config(linear: LinearConfig) -> TransformerConfig:
   )
 
 
+def layers(config: TransformerConfig, params: Any) -> dict[str, SpectralKernel]:
+  """Of a model, those that are among the parameters."""
+  stored, names = layers_of(Transformer(5, config)), by_name(params)
+  return {
+    path: kernel
+    for path, kernel in stored.items()
+    if f'{path}/coefficients' in names
+  }
+
+
 def draw_like(config: TransformerConfig, seed: int) -> Any:
   """Random numbers in the place of each parameter, none near zero."""
   tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
@@ -63,7 +75,7 @@ def first_update(
   params: Any,
   gradients: Any,
 ) -> dict[str, np.ndarray]:
-  optimizer = make_optimizer(settings, STEPS, params, config)
+  optimizer = make_optimizer(settings, STEPS, params, layers(config, params))
   updates, _ = jax.jit(optimizer.update)(
     gradients, optimizer.init(params), params
   )
@@ -229,7 +241,7 @@ def test_blocks_of_a_scanned_stack_are_updated_as_if_alone(
     )
   ]
   first = {'block_0': jax.tree.map(lambda x: x[0], stacks[0])}
-  one = make_optimizer(settings, STEPS, first, alone)
+  one = make_optimizer(settings, STEPS, first, layers(alone, first))
 
   def update(params: Any, gradients: Any) -> Any:
     return one.update(gradients, one.init(params), params)[0]
@@ -256,7 +268,7 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
   params = draw_like(config, 0)
   drawn = draw_like(config, 1)
   norm = math.sqrt(sum(np.vdot(g, g) for g in jax.tree.leaves(drawn)))
-  optimizer = make_optimizer(ADAMW, STEPS, params, config)
+  optimizer = make_optimizer(ADAMW, STEPS, params, layers(config, params))
 
   @jax.jit
   def second_update(first_norm: float) -> jax.Array:
@@ -301,7 +313,7 @@ def test_an_unknown_parameter_is_named(path: str) -> None:
   for part in reversed(path.split('/')):
     params = {part: params}
   with pytest.raises(ValueError, match=f"^params: no .* rule matches '{path}'"):
-    make_optimizer(ADAMW, STEPS, params, make_config(LinearConfig('dense')))
+    make_optimizer(ADAMW, STEPS, params, {})
 
 
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
@@ -311,7 +323,8 @@ def test_where_moments_are_in_a_checkpoint(name: str, gradients: str) -> None:
   settings = dataclasses.replace(ADAMW, name=name, gradients=gradients)
   config = make_config(LinearConfig(keep=0.5, selection='strided'))
   params = draw_like(config, 0)
-  state = make_optimizer(settings, STEPS, params, config).init(params)
+  optimizer = make_optimizer(settings, STEPS, params, layers(config, params))
+  state = optimizer.init(params)
   paths = {
     jax.tree_util.keystr(path)
     for path, _ in jax.tree_util.tree_leaves_with_path(state)

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.collectives import CONTENDERS, block_bytes
 from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.models.stored import layers_of
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
 from spectral_jax.training.mesh import make_mesh
@@ -51,7 +52,7 @@ def initial(
     lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), shapes
   )
   settings = optimizer_settings(muon)
-  optimizer = make_optimizer(settings, 5, params, model.config)
+  optimizer = make_optimizer(settings, 5, params, layers_of(model))
   state = TrainState(np.int32(0), params, jax.jit(optimizer.init)(params))
   return jax.device_get(state), optimizer
 
@@ -96,7 +97,7 @@ def _five_steps(
     seed=0,
     accumulate=accumulate,
     rebuild_every=rebuild_every,
-    takes_kernels=optimizer_settings(muon).takes_kernels(linear),
+    takes_kernels=muon == 'kernels',
   )
   losses = []
   for _ in range(5):

@@ -1,0 +1,289 @@
+"""What is compared with what: the rows of every table, as data."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from benchmarks.rows import Row, row
+
+
+@dataclasses.dataclass(frozen=True)
+class Reported:
+  """What the paper reports for the rows of a table.
+
+  Attributes:
+    measure: perplexity, or loss (in nats).
+    values: by the name of the row.
+  """
+
+  measure: str
+  values: Mapping[str, float]
+
+  def loss(self, row: str) -> float:
+    """The row's loss in nats."""
+    value = self.values[row]
+    return math.log(value) if self.measure == 'perplexity' else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Rows that are compared with each other.
+
+  Attributes:
+    name: what --tables names.
+    title: a line that says what is compared.
+    steps: optimizer steps of each run.
+    seeds: runs of each row, with the seeds 0, 1, ….
+    rows: in the order of the table. A row may be in several tables, and is
+      trained once for each number of steps and seed.
+    paper: what the paper reports, if anything.
+    dense_parameters: what the dense model stores.
+    against: what the pictures draw the loss against, parameters or rate.
+  """
+
+  name: str
+  title: str
+  steps: int
+  seeds: int
+  rows: tuple[Row, ...]
+  paper: Reported | None = None
+  dense_parameters: int = 826_368
+  against: str = 'parameters'
+
+
+_VERSION1_ROWS = (
+  row('dense'),
+  row('lowpass', 2),
+  row('lowpass', 4),
+  row('low rank', 48),
+  row('low rank', 24),
+  row('low rank', 16),
+)
+_VERSION1_PAPER = Reported(
+  'perplexity',
+  {
+    'dense': 6.1,
+    'lowpass-nm2': 6.1,
+    'lowpass-nm4': 6.9,
+    'low-rank-16': 8.8,
+  },
+)
+_TABLES = (
+  Table(
+    'version1',
+    'The paper, version 1: AdamW, one learning rate',
+    steps=2000,
+    seeds=3,
+    rows=_VERSION1_ROWS,
+    paper=_VERSION1_PAPER,
+  ),
+  Table(
+    'quick',
+    'In short: the rows of version 1 and two of random positions',
+    steps=300,
+    seeds=1,
+    rows=(*_VERSION1_ROWS, row('random', 2), row('random', 4)),
+    paper=_VERSION1_PAPER,
+  ),
+  Table(
+    'muon',
+    'Muon in its forms: on the blocks of strided, else on kernels; strided '
+    'keeps nm/8 and nm/16 in place of nm/10 and nm/20',
+    steps=500,
+    seeds=1,
+    rows=(
+      row('dense', muon=True),
+      *(row('strided', d, muon=True) for d in (2, 4, 8, 16)),
+      row('lowpass', 2, muon=True),
+      *(row(kind, d, muon=True) for kind in ('random', 'band') for d in (2, 4)),
+      *(row('low rank', rank, muon=True) for rank in (48, 24, 10, 5)),
+    ),
+  ),
+  Table(
+    'version2',
+    'The paper, version 2: selections and bases at equal numbers of '
+    'parameters, AdamW; strided keeps nm/8 and nm/16 in place of nm/10 and '
+    'nm/20',
+    steps=2000,
+    seeds=3,
+    rows=(
+      row('dense'),
+      row('random', 1),
+      *(
+        row(kind, d)
+        for kind in ('lowpass', 'block', 'random', 'band')
+        for d in (2, 4, 10, 20)
+      ),
+      *(row('strided', d) for d in (2, 4, 8, 16)),
+      *(
+        row(kind, d, basis='orthonormal')
+        for kind in ('lowpass', 'random', 'band')
+        for d in (2, 4, 10, 20)
+      ),
+      *(row('low rank', rank) for rank in (48, 24, 10, 5)),
+    ),
+    paper=Reported(
+      'loss', {'dense': 1.580, 'lowpass-nm2': 1.604, 'low-rank-48': 1.801}
+    ),
+  ),
+  Table(
+    'kernels',
+    'Adam on the gradients of kernels, projected, and on those of coefficients',
+    steps=2000,
+    seeds=3,
+    rows=(
+      row('dense'),
+      *(
+        row('random', d, kernels=kernels)
+        for d in (2, 4, 10)
+        for kernels in (False, True)
+      ),
+    ),
+  ),
+  Table(
+    'transfer',
+    'Does the learning rate of the dense model serve them all? AdamW',
+    steps=500,
+    seeds=1,
+    rows=tuple(
+      row(kind, d, rate=rate)
+      for kind, d in (
+        ('dense', 1),
+        ('random', 2),
+        ('random', 4),
+        ('random', 10),
+        ('lowpass', 4),
+        ('band', 4),
+      )
+      for rate in (1.5e-3, 3e-3, 6e-3, 1.2e-2)
+    ),
+    against='rate',
+  ),
+  Table(
+    'initial_scale',
+    'The standard deviation of the initial kernels over 1/√n: AdamW',
+    steps=500,
+    seeds=1,
+    rows=tuple(
+      row(kind, d, scale=scale)
+      for kind, d in (('dense', 1), ('random', 4), ('random', 10))
+      for scale in (1.0, 0.5, 2.0)
+    ),
+  ),
+  Table(
+    'attention',
+    'Queries, keys and values from one kernel or from three: AdamW',
+    steps=500,
+    seeds=1,
+    rows=(
+      row('dense'),
+      row('random', 4),
+      row('random', 4, separate=True),
+    ),
+  ),
+  Table(
+    'attention_muon',
+    'Queries, keys and values from one kernel or from three: Muon',
+    steps=500,
+    seeds=1,
+    rows=tuple(
+      row(kind, d, muon=True, separate=separate)
+      for kind, d in (('dense', 1), ('strided', 2))
+      for separate in (False, True)
+    ),
+  ),
+  Table(
+    'muon_long',
+    'Muon for as long as version 1',
+    steps=2000,
+    seeds=3,
+    rows=(
+      row('dense', muon=True),
+      *(row('strided', d, muon=True) for d in (2, 4)),
+      *(row('band', d, muon=True) for d in (2, 4)),
+      row('random', 2, muon=True),
+    ),
+  ),
+  Table(
+    'muon_longer',
+    'Muon for longer still: does the difference vanish?',
+    steps=5000,
+    seeds=1,
+    rows=(
+      row('dense', muon=True),
+      *(row('strided', d, muon=True) for d in (2, 4)),
+    ),
+  ),
+  Table(
+    'muon_rates',
+    "Muon's learning rate",
+    steps=500,
+    seeds=1,
+    rows=tuple(
+      row(kind, d, muon=True, rate=rate)
+      for kind, d in (('dense', 1), ('strided', 2), ('strided', 4))
+      for rate in (0.01, 0.02, 0.04, 0.08)
+    ),
+    against='rate',
+  ),
+  *(
+    Table(
+      f'width_{dense}',
+      f'Equal stored parameters: a wider spectral model against a dense one of '
+      f'width {dense}',
+      steps=2000,
+      seeds=3,
+      rows=(
+        row('dense', width=dense),
+        *(row('random', d, width=width) for d, width in wider),
+      ),
+      dense_parameters=parameters,
+    )
+    for dense, wider, parameters in (
+      (68, ((4, 128),), 243_168),
+      (92, ((2, 128),), 434_976),
+      (128, ((2, 176), (4, 248)), 826_368),
+    )
+  ),
+  *(
+    Table(
+      f'muon_width_{width}',
+      f'Equal stored parameters, Muon: a wider spectral model against a dense '
+      f'one of width {width}',
+      steps=2000,
+      seeds=3,
+      rows=(
+        row('dense', muon=True, width=width),
+        row('strided', d, muon=True),
+      ),
+      dense_parameters=parameters,
+    )
+    for width, d, parameters in ((68, 4, 243_168), (92, 2, 434_976))
+  ),
+  Table(
+    'bytes',
+    'Python sources, byte by byte: AdamW',
+    steps=500,
+    seeds=1,
+    rows=tuple(
+      row(kind, d, corpus='python_sources')
+      for kind, d in (('dense', 1), ('random', 2), ('random', 4))
+    ),
+    dense_parameters=875_264,
+  ),
+  Table(
+    'plays',
+    'The bundled plays, as in the default recipe: Muon',
+    steps=1000,
+    seeds=1,
+    rows=tuple(
+      row(kind, d, muon=True, corpus='shakespeare_plays')
+      for kind, d in (('dense', 1), ('strided', 2), ('strided', 4))
+    ),
+    dense_parameters=825_856,
+  ),
+)
+TABLES: Mapping[str, Table] = {table.name: table for table in _TABLES}
+ROWS: Mapping[str, Row] = {
+  each.name: each for table in _TABLES for each in table.rows
+}
