@@ -190,6 +190,27 @@ def test_muon_leaves_vectors_of_coefficients_to_adam() -> None:
     )
 
 
+@pytest.mark.parametrize(
+  ('selection', 'scale'), [('random', 4.0), ('lowpass', 1.0)]
+)
+def test_the_first_step_of_adamw_on_kernels(
+  selection: str, scale: float
+) -> None:
+  linear = LinearConfig(keep=0.25, selection=selection)
+  config = make_config(linear)
+  params = draw_like(config, 0)
+  gradients = draw_like(make_config(LinearConfig('dense')), 1)
+  settings = dataclasses.replace(ADAMW, gradients='kernels')
+  name = 'block_0/mlp_in/coefficients'
+  updates = first_update(settings, config, params, gradients)[name]
+  kept = linear.select((16, 64), config.seed(0, 'mlp_in')).positions
+  signs = np.sign(by_name(gradients)['block_0/mlp_in/kernel'])
+  direction = scale * scipy.fft.dctn(signs, norm='ortho').flat[kept]
+  # Weight decay is neither projected nor lengthened.
+  expected = -0.01 * (direction + 0.5 * by_name(params)[name])
+  np.testing.assert_allclose(updates, expected, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize('selection', ['random', 'lowpass'])
 def test_muon_of_kernels_is_projected_and_keeps_its_size(
   selection: str,

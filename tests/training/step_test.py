@@ -11,6 +11,8 @@ import optax
 import pytest
 from jax.sharding import Mesh
 
+from spectral_jax.core import gemm
+from spectral_jax.core.platform import planned_platform
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.stored import layers_of
 from spectral_jax.models.transformer import Transformer, TransformerConfig
@@ -145,6 +147,34 @@ def test_gradients_of_kernels_project_onto_those_of_coefficients(
   for _ in range(5):
     state, _ = step(state, _batch(mesh))
   _assert_close(state, expected)
+
+
+@pytest.mark.parametrize('takes_kernels', [False, True])
+@pytest.mark.parametrize('method', ['gemm', 'idctn'])
+def test_kernels_are_rebuilt_for_the_mesh_and_by_the_layer_s_method(
+  takes_kernels: bool, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  linear = LinearConfig(method=method)
+  model = MODEL.copy(config=dataclasses.replace(CONFIG, linear=linear))
+  layers = layers_of(model)  # traced here, and remembered
+  optimizer = on_kernels(SGD, layers) if takes_kernels else SGD
+  mesh = _mesh(1)
+  state = make_initial_state(model, optimizer, mesh, seed=0)()
+  platforms = []
+
+  def note() -> str:
+    platforms.append(planned_platform())
+    return 'cpu'
+
+  monkeypatch.setattr(gemm, 'planned_platform', note)
+  monkeypatch.setattr(sharding, 'platform', lambda _: 'tpu')
+  step = make_train_step(
+    model, optimizer, mesh, seed=0, accumulate=2, takes_kernels=takes_kernels
+  )
+  program = str(step.trace(state, _batch(mesh)).jaxpr)
+  assert set(platforms) <= {'tpu'}
+  assert bool(platforms) == (method == 'gemm' or takes_kernels)
+  assert ('fft[' in program) == (method == 'idctn')
 
 
 def test_the_state_is_donated() -> None:
