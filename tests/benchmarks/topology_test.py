@@ -13,7 +13,8 @@ TOPOLOGY = '--topology=v5e:2x2'
 def test_a_layer_by_its_compiler(tmp_path: Path) -> None:
   result = run(
     *('-m', 'benchmarks.layer', TOPOLOGY, '--shapes=128x128', '--tokens=8'),
-    *('--selections=strided/2', '--methods=auto,idctn', '--passes=forward'),
+    *('--selections=strided/2,random/2', '--methods=auto,idctn'),
+    '--passes=forward',
     tmp=tmp_path,
   )
   assert result.returncode == 0, result.stderr
@@ -21,10 +22,12 @@ def test_a_layer_by_its_compiler(tmp_path: Path) -> None:
   assert [row.split(' | ')[0] for row in table[2:]] == [
     '| strided nm/2, idctn',
     '| strided nm/2, gemm',
+    '| random nm/2, idctn',
+    '| random nm/2, gemm',  # a CPU's would be fft
   ]
   idctn, gemm = (
     [float(cell) for cell in row.strip('| ').split(' | ')[1:]]
-    for row in table[2:]
+    for row in table[2:4]
   )
   assert idctn[1] == 1
   assert 0 < gemm[0] < idctn[0]
