@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import numpy as np
@@ -163,10 +164,12 @@ class Checkpoints:
         f'checkpoint {folder}: damaged ({problem}); take another step, or '
         'train on, which sets it aside.'
       )
+    saved = folder / manifest.ORBAX
     target = sharding.abstract(like, mesh)
     with _readable(folder):
+      _check_shapes(self._orbax.metadata(saved).item_metadata.tree, target)
       restored: TrainState = self._orbax.restore(
-        folder / manifest.ORBAX, args=ocp.args.StandardRestore(target)
+        saved, args=ocp.args.StandardRestore(target)
       )
     return restored
 
@@ -248,6 +251,21 @@ class Checkpoints:
 
 def _bytes(state: TrainState) -> int:
   return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
+
+def _check_shapes(saved: Any, target: TrainState) -> None:
+  """Raises ValueError for an array that was saved with another shape.
+
+  Orbax would find it among others that are being read, and whose reading ends
+  in an event loop that is closed by then: a traceback each on standard error.
+  """
+  shapes = {
+    path: leaf.shape for path, leaf in ocp.tree.to_flat_dict(saved).items()
+  }
+  for path, leaf in ocp.tree.to_flat_dict(target).items():
+    found = shapes.get(path, leaf.shape)  # Orbax tells what is missing
+    if found != leaf.shape:
+      raise ValueError(f'{"/".join(path)} is {found}, expected {leaf.shape}')
 
 
 def _pending(folder: Path) -> list[dict[str, float]]:
