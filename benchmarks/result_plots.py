@@ -91,7 +91,8 @@ def draw_ranks(table: Table, found: Mapping[str, Scores], path: Path) -> None:
     if not points:
       continue
     ranks, losses, labels = zip(*points, strict=True)
-    color, marker = _STYLES[_kind(group[0].row)]
+    kind = _kind(group[0].row)
+    color, marker = _STYLES[kind]
     axes.plot(
       ranks,
       losses,
@@ -99,11 +100,11 @@ def draw_ranks(table: Table, found: Mapping[str, Scores], path: Path) -> None:
       marker=marker,
       markersize=12 if marker == '*' else 7,
       linestyle='',
-      markerfacecolor='none' if 'orthonormal' in name else color,
+      markerfacecolor=color if name == kind else 'none',
       label=name,
     )
     for rank, loss, label in zip(ranks, losses, labels, strict=True):
-      size = label.removeprefix(_kind(group[0].row)).split(',')[0].strip()
+      size = label.removeprefix(kind).split(',')[0].strip()
       axes.annotate(
         size,
         (rank, loss),
@@ -112,6 +113,7 @@ def draw_ranks(table: Table, found: Mapping[str, Scores], path: Path) -> None:
         fontsize=7,
         color=color,
       )
+  axes.margins(x=0.08)  # the last label's room
   axes.set_xlabel('stable rank, mean of the linear layers')
   axes.set_ylabel(_LOSS)
   _finish(figure, axes, table, path)

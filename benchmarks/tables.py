@@ -141,6 +141,16 @@ _TABLES = (
     ),
   ),
   Table(
+    'kernels_longer',
+    'Adam on the gradients of kernels for longer: does the difference vanish?',
+    steps=5000,
+    seeds=1,
+    rows=(
+      row('dense'),
+      *(row('random', d, kernels=True) for d in (2, 4)),
+    ),
+  ),
+  Table(
     'transfer',
     'Does the learning rate of the dense model serve them all? AdamW',
     steps=500,
