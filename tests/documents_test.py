@@ -59,6 +59,7 @@ def _train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
   return train(*arguments, text=folder / 'prepared')
 
 
+@pytest.mark.long
 def test_bytes_of_lm1b(folder: Path, tmp_path: Path) -> None:
   result = _train(folder, *_arguments(tmp_path, 'lm1b', 'byte'))
   assert result.returncode == 0, result.stderr

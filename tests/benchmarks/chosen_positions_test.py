@@ -79,7 +79,9 @@ def test_random_positions_are_trained_as_the_selection_s(text: Path) -> None:
     )
 
 
-@pytest.mark.parametrize('by', ['gradient', 'rechosen'])
+@pytest.mark.parametrize(
+  'by', [pytest.param('gradient', marks=pytest.mark.long), 'rechosen']
+)
 def test_k_positions_are_trained_to_the_end(
   text: Path, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ def draw(*shape: int, seed: int = 0) -> jax.Array:
 @pytest.mark.parametrize(
   ('model', 'inputs'),
   [
-    (Encoder(), TOKENS),
+    pytest.param(Encoder(), TOKENS, marks=pytest.mark.long),
     (Decoder(axis=0), TOKENS),
     (Decoder(axis=-1), TOKENS),
     (VisionTransformer(), IMAGES),

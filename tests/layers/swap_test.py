@@ -43,7 +43,10 @@ def quarter(model: nn.Module) -> Spectralized:
   return Spectralized(model, QUARTER[1:] if head else QUARTER)
 
 
-@pytest.mark.parametrize('name', ['encoder', 'decoder', 'vision'])
+@pytest.mark.parametrize(
+  'name',
+  ['encoder', 'decoder', pytest.param('vision', marks=pytest.mark.long)],
+)
 def test_it_trains(name: str) -> None:
   model, inputs = MODELS[name]
   spectral = quarter(model)

@@ -144,6 +144,7 @@ def test_a_mesh_gives_the_steps_of_one_device(
   assert_same_steps(five_steps(mesh_shape, linear, muon), one)
 
 
+@pytest.mark.long
 def test_a_scanned_stack_of_rematerialised_blocks() -> None:
   """What is kept and what is computed again changes no step."""
   plain = five_steps((1, 1, 1), scan=True, layers=2)
@@ -201,7 +202,11 @@ def bytes_of(name: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-  ('name', 'keep'), [('spectral nm/2', 0.5), ('spectral nm/4', 0.25)]
+  ('name', 'keep'),
+  [
+    ('spectral nm/2', 0.5),
+    pytest.param('spectral nm/4', 0.25, marks=pytest.mark.long),
+  ],
 )
 def test_k_numbers_are_gathered_and_k_reduced(name: str, keep: float) -> None:
   dense, spectral = bytes_of('dense'), bytes_of(name)

@@ -132,11 +132,17 @@ def test_devices_and_microbatches_give_the_same_step() -> None:
   assert len(leaf.sharding.device_set) == 4
 
 
-@pytest.mark.parametrize('scan', [False, True])
+@pytest.mark.parametrize(
+  'model',
+  [
+    MODEL,
+    MODEL.copy(config=dataclasses.replace(CONFIG, layers=2, scan=True)),
+  ],
+  ids=['blocks', 'scan'],
+)
 def test_gradients_of_kernels_project_onto_those_of_coefficients(
-  scan: bool,
+  model: Transformer,
 ) -> None:
-  model = MODEL.copy(config=dataclasses.replace(CONFIG, layers=2, scan=scan))
   expected, _ = _steps(model=model)
   on_dense = on_kernels(SGD, layers_of(model))
   mesh = _mesh(2, 2)
