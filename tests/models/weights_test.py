@@ -120,6 +120,8 @@ def test_no_kernel_is_built_of_coefficients() -> None:
     sizes: Any = compiled.memory_analysis()
     taken[name] = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
   kernels = 12 * 128**2 * 4
+  # A quarter of the numbers, and a bit for each place: 1/32 of them. What is
+  # temporary takes as much again at most; jaxlib 0.12 needs three times 0.10's.
   for name in ('packed', 'strided'):
     saved = taken['dense'] - taken[name]
-    assert saved > (1 - 1.2 * 0.25) * kernels, name
+    assert saved > (1 - 1 / 4 - 1 / 32 - 1 / 32) * kernels, name
