@@ -157,7 +157,7 @@ def draw_steps(
     panel.legend(fontsize=8)
   for panel in list(panels):
     panel.set_axis_off()
-  figure.suptitle(_title(table), parse_math=False)
+  figure.suptitle(_title(table), parse_math=False, fontsize=11, wrap=True)
   figure.supxlabel('step')
   figure.supylabel('loss (nats per token); pale: training')
   _zoom(figure.axes[0], table, logs)

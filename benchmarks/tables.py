@@ -245,7 +245,11 @@ _TABLES = (
       seeds=3,
       rows=(
         row('dense', width=dense),
-        *(row('random', d, width=width) for d, width in wider),
+        *(
+          row('random', d, width=width, kernels=kernels)
+          for d, width in wider
+          for kernels in (False, True)
+        ),
       ),
       dense_parameters=parameters,
     )
