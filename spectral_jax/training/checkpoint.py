@@ -256,8 +256,8 @@ def _bytes(state: TrainState) -> int:
 def _check_shapes(saved: Any, target: TrainState) -> None:
   """Raises ValueError for an array that was saved with another shape.
 
-  Orbax would find it among others that are being read, and whose reading ends
-  in an event loop that is closed by then: a traceback each on standard error.
+  Orbax would find out while it reads the other arrays. Each of these then ends
+  in an event loop that is closed, with a traceback on standard error.
   """
   shapes = {
     path: leaf.shape for path, leaf in ocp.tree.to_flat_dict(saved).items()

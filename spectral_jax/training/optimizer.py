@@ -108,7 +108,7 @@ def make_optimizer(
   Raises:
     ValueError: if a parameter is covered by no rule.
   """
-  kernels = bool(layers) and settings.gradients == 'kernels'
+  takes_kernels = settings.gradients == 'kernels'
   selections = {
     f'{path}/coefficients': layer.selection for path, layer in layers.items()
   }
@@ -118,7 +118,7 @@ def make_optimizer(
     return x.ndim - name.startswith(SCANNED) == 1
 
   def label(name: str, x: jax.Array) -> str:
-    matrix = kernels or not is_flat(name, x)
+    matrix = takes_kernels or not is_flat(name, x)
     muon = settings.name == 'muon' and _rule(name)[1] and matrix
     return 'muon' if muon else 'adam'
 
@@ -142,7 +142,7 @@ def make_optimizer(
 
   # What directions are found for: with kernels there are no coefficients.
   seen = params
-  if kernels:
+  if takes_kernels:
     seen = jax.eval_shape(lambda params: to_dense(params, layers), params)
   transforms = [
     optax.clip_by_global_norm(settings.clip_norm),
@@ -160,7 +160,7 @@ def make_optimizer(
       _over_paths(label, seen),
     ),
   ]
-  if kernels:
+  if takes_kernels:
     transforms = [
       on_kernels(optax.chain(*transforms), layers),
       _scale_each(_over_paths(projected, params)),

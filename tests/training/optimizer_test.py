@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from spectral_jax.core.selection import Selection
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.models.stored import layers_of
@@ -190,51 +191,69 @@ def test_muon_leaves_vectors_of_coefficients_to_adam() -> None:
     )
 
 
+def first_update_on_kernels(
+  settings: OptimizerSettings, selection: str
+) -> tuple[Any, Any, Any, Selection]:
+  """Updates, parameters, gradients, and what block_0/mlp_in keeps."""
+  linear = LinearConfig(keep=0.25, selection=selection)
+  config = make_config(linear)
+  params = draw_like(config, 0)
+  gradients = draw_like(make_config(LinearConfig('dense')), 1)
+  settings = dataclasses.replace(settings, gradients='kernels')
+  return (
+    first_update(settings, config, params, gradients),
+    by_name(params),
+    by_name(gradients),
+    linear.select((16, 64), config.seed(0, 'mlp_in')),
+  )
+
+
 @pytest.mark.parametrize(
   ('selection', 'scale'), [('random', 4.0), ('lowpass', 1.0)]
 )
 def test_the_first_step_of_adamw_on_kernels(
   selection: str, scale: float
 ) -> None:
-  linear = LinearConfig(keep=0.25, selection=selection)
-  config = make_config(linear)
-  params = draw_like(config, 0)
-  gradients = draw_like(make_config(LinearConfig('dense')), 1)
-  settings = dataclasses.replace(ADAMW, gradients='kernels')
-  name = 'block_0/mlp_in/coefficients'
-  updates = first_update(settings, config, params, gradients)[name]
-  kept = linear.select((16, 64), config.seed(0, 'mlp_in')).positions
-  signs = np.sign(by_name(gradients)['block_0/mlp_in/kernel'])
-  direction = scale * scipy.fft.dctn(signs, norm='ortho').flat[kept]
+  updates, params, gradients, kept = first_update_on_kernels(ADAMW, selection)
+  signs = np.sign(gradients['block_0/mlp_in/kernel'])
+  direction = scale * scipy.fft.dctn(signs, norm='ortho').flat[kept.positions]
   # Weight decay is neither projected nor lengthened.
-  expected = -0.01 * (direction + 0.5 * by_name(params)[name])
-  np.testing.assert_allclose(updates, expected, rtol=1e-3, atol=1e-4)
+  name = 'block_0/mlp_in/coefficients'
+  expected = -0.01 * (direction + 0.5 * params[name])
+  np.testing.assert_allclose(updates[name], expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize('selection', ['random', 'lowpass'])
 def test_muon_of_kernels_is_projected_and_keeps_its_size(
   selection: str,
 ) -> None:
-  linear = LinearConfig(keep=0.25, selection=selection)
-  config = make_config(linear)
-  params = draw_like(config, 0)
-  gradients = draw_like(make_config(LinearConfig('dense')), 1)
-  settings = dataclasses.replace(MUON, gradients='kernels')
-  updates = first_update(settings, config, params, gradients)
-  shape = (16, 64)
-  kept = linear.select(shape, config.seed(0, 'mlp_in')).positions
+  updates, _, gradients, kept = first_update_on_kernels(MUON, selection)
   u, _, vh = np.linalg.svd(
-    by_name(gradients)['block_0/mlp_in/kernel'], full_matrices=False
+    gradients['block_0/mlp_in/kernel'], full_matrices=False
   )
-  nearest = scipy.fft.dctn(u @ vh, norm='ortho').flat[kept]
+  nearest = scipy.fft.dctn(u @ vh, norm='ortho').flat[kept.positions]
   # Of Newton and Schulz's singular values none is 1, all are near it.
   got = -updates['block_0/mlp_in/coefficients'] / (0.03 * math.sqrt(4))
   assert np.corrcoef(got, nearest)[0, 1] > 0.9
   assert 0.7 < np.linalg.norm(got) / (2 * np.linalg.norm(nearest)) < 1.3
   name = 'block_0/mlp_in/bias'
   np.testing.assert_allclose(
-    updates[name], -0.01 * np.sign(by_name(gradients)[name]), rtol=1e-2
+    updates[name], -0.01 * np.sign(gradients[name]), rtol=1e-2
   )
+
+
+@pytest.mark.parametrize('settings', [ADAMW, MUON])
+def test_a_dense_model_s_kernels_are_its_own(
+  settings: OptimizerSettings,
+) -> None:
+  config = make_config(LinearConfig('dense'))
+  params, gradients = draw_like(config, 0), draw_like(config, 1)
+  on_kernels = dataclasses.replace(settings, gradients='kernels')
+  plain = first_update(settings, config, params, gradients)
+  for name, update in first_update(
+    on_kernels, config, params, gradients
+  ).items():
+    np.testing.assert_array_equal(update, plain[name], err_msg=name)
 
 
 @pytest.mark.parametrize(
