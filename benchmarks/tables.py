@@ -151,6 +151,18 @@ _TABLES = (
     ),
   ),
   Table(
+    'kernels_longest',
+    'Until the dense model has learnt its text by heart: AdamW, on the '
+    'gradients of kernels at a half and a quarter',
+    steps=10_000,
+    seeds=1,
+    rows=(
+      row('dense'),
+      *(row('random', d, kernels=True) for d in (2, 4)),
+      row('random', 10),
+    ),
+  ),
+  Table(
     'transfer',
     'Does the learning rate of the dense model serve them all? AdamW',
     steps=500,
