@@ -10,23 +10,24 @@ half of those of a dense layer.
 Shapes: T tokens; kernel [N, M]; B blocks of R×C coefficients.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from spectral_jax.core.gemm import (
   Blocks,
+  Parity,
   blocks_of,
   by_parity,
   foldable,
-  sum_of_blocks,
+  sums_of_blocks,
 )
 from spectral_jax.core.selection import Selection
 
-# From inputs and blocks of one parity to outputs, of halves, or of all places
-# where the selection cannot be folded.
-Product = Callable[[jax.Array, Blocks, bool], jax.Array]
+# What stands for the blocks of one parity.
+Piece = TypeVar('Piece')
 
 
 def folded_product(
@@ -56,38 +57,41 @@ def folded_product(
     >>> folded_product(x, c, selection).shape
     (2, 6)
   """
+  wide = jnp.promote_types(coefficients.dtype, jnp.float32)
+  halves, pieces = pieces_of(coefficients.astype(wide), selection)
+  quarters = sums_of_blocks(
+    pieces, selection.shape, 'dct', None, False, (halves, halves)
+  )
 
-  def product(x: jax.Array, blocks: Blocks, halves: bool) -> jax.Array:
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    quarter = sum_of_blocks(
-      blocks._replace(coefficients=blocks.coefficients.astype(wide)),
-      selection.shape,
-      'dct',
-      None,
-      False,
-      (halves, halves),
-    )
+  def product(x: jax.Array, quarter: jax.Array) -> jax.Array:
     return jnp.dot(x, quarter.astype(x.dtype), precision=precision)
 
-  return by_halves(inputs_TxN, coefficients, selection, product)
+  return by_halves(inputs_TxN, quarters, selection.shape[1], halves, product)
+
+
+def pieces_of(
+  coefficients: jax.Array, selection: Selection
+) -> tuple[bool, dict[Parity, Blocks]]:
+  """Whether the kernel can be folded, and its blocks by their parity."""
+  halves = foldable(selection, 'dct')
+  blocks = blocks_of(coefficients, selection)
+  return halves, by_parity(blocks, (halves, halves))
 
 
 def by_halves(
   inputs_TxN: jax.Array,
-  coefficients: jax.Array,
-  selection: Selection,
-  product: Product,
+  pieces: Mapping[Parity, Piece],
+  features: int,
+  halves: bool,
+  product: Callable[[jax.Array, Piece], jax.Array],
 ) -> jax.Array:
-  """Folds inputs, multiplies them by blocks of each parity, and unfolds."""
-  halves = foldable(selection, 'dct')
+  """Folds inputs, multiplies them by the piece of each parity, and unfolds."""
   folded = _fold(inputs_TxN) if halves else (inputs_TxN,)
   outputs: dict[int, jax.Array] = {}
-  for (p, q), blocks in by_parity(
-    blocks_of(coefficients, selection), (halves, halves)
-  ).items():
-    added = product(folded[p], blocks, halves)
+  for (p, q), piece in pieces.items():
+    added = product(folded[p], piece)
     outputs[q] = outputs[q] + added if q in outputs else added
-  return _unfold(outputs, selection.shape[1]) if halves else outputs[0]
+  return _unfold(outputs, features) if halves else outputs[0]
 
 
 def _fold(inputs_TxN: jax.Array) -> tuple[jax.Array, jax.Array]:

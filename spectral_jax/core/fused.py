@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from spectral_jax.core.basis import basis_rows
-from spectral_jax.core.folded import by_halves, folded_product
+from spectral_jax.core.folded import by_halves, folded_product, pieces_of
 from spectral_jax.core.gemm import Blocks
 from spectral_jax.core.platform import planned_platform
 from spectral_jax.core.selection import Selection
@@ -59,10 +59,12 @@ def fused_product(
   if planned_platform() != 'tpu':
     return folded_product(inputs_TxN, coefficients, selection, precision)
 
-  def product(x: jax.Array, blocks: Blocks, halves: bool) -> jax.Array:
+  halves, pieces = pieces_of(coefficients, selection)
+
+  def product(x: jax.Array, blocks: Blocks) -> jax.Array:
     return _multiply(x, blocks, selection.shape, halves, precision)
 
-  return by_halves(inputs_TxN, coefficients, selection, product)
+  return by_halves(inputs_TxN, pieces, selection.shape[1], halves, product)
 
 
 def _multiply(

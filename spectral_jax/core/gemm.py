@@ -7,9 +7,10 @@ reflections, maybe negative. Blocks that mix the two are split by their rows'
 and columns' parity, which halves both products; those of `strided` with an even
 stride mix nothing, so that the second product is a quarter.
 
-Shapes: kernel [N, M]; B blocks of R×C coefficients.
+Shapes: kernel [N, M]; P pieces of B blocks of R×C coefficients.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,15 +25,19 @@ from spectral_jax.core.selection import Selection
 
 
 class Blocks(NamedTuple):
-  """Coefficients [B, R, C]; frequencies of rows [B, R] and columns [B, C]."""
+  """Coefficients [B, R, C]; frequencies of rows [B, R] and columns [B, C].
+
+  Several pieces of one shape are stacked along an axis before these, P.
+  """
 
   coefficients: jax.Array
   rows: np.ndarray
   columns: np.ndarray
 
 
-# The most rows of a product at a time, where that matters.
-_PANEL = 256
+# Of a product on a TPU, by whether it is in bfloat16: the most rows that are
+# multiplied at once, and those of a panel where there are more.
+_ROWS = {False: (256, 128), True: (1024, 1024)}
 
 # Of a block's rows, and of its columns: 0 for even frequencies, 1 for odd.
 Parity = tuple[int, int]
@@ -81,10 +86,9 @@ def kernel_by_gemm(
     halves and (part is None or part.axis != axis) for axis in (0, 1)
   )
   blocks = blocks_of(coefficients, selection)
-  pieces = {
-    parity: sum_of_blocks(own, selection.shape, basis, part, in_bf16, folds)
-    for parity, own in by_parity(blocks, folds).items()
-  }
+  pieces = sums_of_blocks(
+    by_parity(blocks, folds), selection.shape, basis, part, in_bf16, folds
+  )
   return _unfold(pieces, selection.shape, folds)
 
 
@@ -136,15 +140,7 @@ def by_parity(blocks: Blocks, folds: Sequence[bool]) -> dict[Parity, Blocks]:
       Blocks(coefficients[p::2], rows[p::2], columns[p::2]) for p in (0, 1)
     ]
   else:
-    up, across = (
-      [slice(0, None, 2), slice(1, None, 2)] if fold else [slice(None)]
-      for fold in folds
-    )
-    own = [
-      Blocks(coefficients[:, r, c], rows[:, r], columns[:, c])
-      for r in up
-      for c in across
-    ]
+    own = _split(blocks, *(2 if fold else 1 for fold in folds))
   return {
     (
       int(folds[0] and b.rows[0, 0] % 2),
@@ -155,72 +151,135 @@ def by_parity(blocks: Blocks, folds: Sequence[bool]) -> dict[Parity, Blocks]:
   }
 
 
-def sum_of_blocks(
-  blocks: Blocks,
+def _split(blocks: Blocks, up: int, across: int) -> list[Blocks]:
+  """A single block's frequencies i mod `up` and j mod `across`, apart."""
+  coefficients, rows, columns = blocks
+  _, r, c = coefficients.shape
+  padded = jnp.pad(coefficients[0], ((0, -r % up), (0, -c % across)))
+  # Slices with a stride would be as good, but of them a TPU's compiler makes a
+  # large program, slowly.
+  by_rows = padded.reshape(-1, up, padded.shape[1]).swapaxes(0, 1)
+  apart = (
+    by_rows.reshape(up, by_rows.shape[1], -1, across)
+    .swapaxes(2, 3)
+    .swapaxes(1, 2)
+  )
+  return [
+    Blocks(
+      apart[p, q, : own_rows.shape[1], : own_columns.shape[1]][None],
+      own_rows,
+      own_columns,
+    )
+    for p in range(up)
+    for q in range(across)
+    for own_rows, own_columns in [(rows[:, p::up], columns[:, q::across])]
+  ]
+
+
+def sums_of_blocks(
+  pieces: Mapping[Parity, Blocks],
+  shape: tuple[int, int],
+  basis: str,
+  part: Part | None,
+  in_bf16: bool,
+  folds: Sequence[bool],
+) -> dict[Parity, jax.Array]:
+  """The kernel of each piece, or a part; of a folded axis the first half."""
+  alike: dict[tuple[int, ...], list[Parity]] = {}
+  for parity, blocks in pieces.items():
+    alike.setdefault(blocks.coefficients.shape, []).append(parity)
+  sums: dict[Parity, jax.Array] = {}
+  for parities in alike.values():
+    coefficients, rows, columns = zip(
+      *(pieces[parity] for parity in parities), strict=True
+    )
+    stacked = Blocks(jnp.stack(coefficients), np.stack(rows), np.stack(columns))
+    kernels = _sums(stacked, shape, basis, part, in_bf16, folds)
+    sums |= zip(parities, kernels, strict=True)
+  return sums
+
+
+def _sums(
+  pieces: Blocks,
   shape: tuple[int, int],
   basis: str,
   part: Part | None,
   in_bf16: bool,
   folds: Sequence[bool],
 ) -> jax.Array:
-  """The kernel of blocks, or a part of it; of a folded axis the first half."""
-  block_BxRxC, *frequencies = blocks
-  left_BxRxN, right_BxCxM = (
+  """The kernels [P, N, M] of stacked pieces."""
+  s_PxBxRxC, *frequencies = pieces
+  left_PxBxRxN, right_PxBxCxM = (
     basis_rows(
-      basis, size, rows, block_BxRxC.dtype, (size + 1) // 2 if fold else None
+      basis, size, rows, s_PxBxRxC.dtype, (size + 1) // 2 if fold else None
     )
     for size, rows, fold in zip(shape, frequencies, folds, strict=True)
   )
   if part is not None and part.axis == 0:
-    left_BxRxN = part.cut(left_BxRxN, -1)
+    left_PxBxRxN = part.cut(left_PxBxRxN, -1)
   elif part is not None:
-    right_BxCxM = part.cut(right_BxCxM, -1)
-  (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
-  columns_first = _columns_first(r, c, n, m) <= _columns_first(c, r, m, n)
-  if planned_platform() == 'tpu' and not in_bf16:
-    if columns_first:
-      return _sum_in_panels(left_BxRxN, block_BxRxC, right_BxCxM)
-    block_BxCxR = block_BxRxC.swapaxes(1, 2)
-    return _sum_in_panels(right_BxCxM, block_BxCxR, left_BxRxN).T
-  if columns_first:
-    half_BxRxM = _product('brc,bcm->brm', block_BxRxC, right_BxCxM, in_bf16)
-    return _product('brn,brm->nm', left_BxRxN, half_BxRxM, in_bf16)
-  half_BxNxC = _product('brn,brc->bnc', left_BxRxN, block_BxRxC, in_bf16)
-  return _product('bnc,bcm->nm', half_BxNxC, right_BxCxM, in_bf16)
+    right_PxBxCxM = part.cut(right_PxBxCxM, -1)
+  (*_, r, n), (*_, c, m) = left_PxBxRxN.shape, right_PxBxCxM.shape
+  if _columns_first(r, c, n, m) <= _columns_first(c, r, m, n):
+    return _columns_then_rows(left_PxBxRxN, s_PxBxRxC, right_PxBxCxM, in_bf16)
+  return _columns_then_rows(
+    right_PxBxCxM, s_PxBxRxC.swapaxes(2, 3), left_PxBxRxN, in_bf16
+  ).swapaxes(1, 2)
 
 
-def _sum_in_panels(
-  left_BxRxN: jax.Array, block_BxRxC: jax.Array, right_BxCxM: jax.Array
+def _columns_then_rows(
+  left_PxBxRxN: jax.Array,
+  s_PxBxRxC: jax.Array,
+  right_PxBxCxM: jax.Array,
+  in_bf16: bool,
 ) -> jax.Array:
-  """Σ LᵀSR, SR first; what is no basis has its rows in panels."""
-  half_BxRxM = _product_in_panels(block_BxRxC, right_BxCxM)
-  half_1xBRxM, left_1xBRxN = (
-    x.reshape(1, -1, x.shape[-1]) for x in (half_BxRxM, left_BxRxN)
+  """Σ Lᵀ(SR) over the blocks of each piece, [P, N, M]."""
+  if planned_platform() != 'tpu':
+    half_PxBxRxM = _product(
+      'pbrc,pbcm->pbrm', s_PxBxRxC, right_PxBxCxM, in_bf16
+    )
+    return _product('pbrn,pbrm->pnm', left_PxBxRxN, half_PxBxRxM, in_bf16)
+  p, b, r, n = left_PxBxRxN.shape
+  s_PBxRxC, right_PBxCxM = (
+    x.reshape(p * b, *x.shape[2:]) for x in (s_PxBxRxC, right_PxBxCxM)
   )
-  return _product_in_panels(half_1xBRxM.swapaxes(1, 2), left_1xBRxN)[0].T
+  half_PxBRxM = _product_in_panels(s_PBxRxC, right_PBxCxM, in_bf16).reshape(
+    p, b * r, -1
+  )
+  left_PxBRxN = left_PxBxRxN.reshape(p, b * r, n)
+  kernel_PxMxN = _product_in_panels(
+    half_PxBRxM.swapaxes(1, 2), left_PxBRxN, in_bf16
+  )
+  return kernel_PxMxN.swapaxes(1, 2)
 
 
 def _product_in_panels(
-  rows_BxRxC: jax.Array, basis_BxCxM: jax.Array
+  rows_BxRxC: jax.Array, basis_BxCxM: jax.Array, in_bf16: bool
 ) -> jax.Array:
-  """Products [B, R, M], a panel of their rows at a time.
+  """Products [B, R, M], a panel of a block's rows at a time.
 
-  The more rows a product of the highest precision has, the longer it takes a
-  TPU's compiler.
+  A TPU's compiler takes the longer for a product of the highest precision the
+  more rows it has, and as long for each product again.
   """
-
-  def product(rows_BxRxC: jax.Array) -> jax.Array:
-    return _product('brc,bcm->brm', rows_BxRxC, basis_BxCxM, in_bf16=False)
-
   b, r, c = rows_BxRxC.shape
-  panels = -(-r // _PANEL)
-  if panels == 1:
-    return product(rows_BxRxC)
+  whole, panel = _ROWS[in_bf16]
+  if r <= whole:
+    return _product('brc,bcm->brm', rows_BxRxC, basis_BxCxM, in_bf16)
+  panels = -(-r // panel)
+
+  # What is kept for the gradient are all bases once, not one for each panel.
+  @functools.partial(jax.checkpoint, prevent_cse=False)
+  def product(panel: tuple[jax.Array, jax.Array]) -> jax.Array:
+    rows_RxC, block = panel
+    basis_CxM = jax.lax.dynamic_index_in_dim(basis_BxCxM, block, keepdims=False)
+    return _product('rc,cm->rm', rows_RxC, basis_CxM, in_bf16)
+
   padded = jnp.pad(rows_BxRxC, ((0, 0), (0, -r % panels), (0, 0)))
   products = jax.lax.map(
-    product, jnp.moveaxis(padded.reshape(b, panels, -1, c), 1, 0)
+    product,
+    (padded.reshape(b * panels, -1, c), jnp.repeat(jnp.arange(b), panels)),
   )
-  return jnp.moveaxis(products, 0, 1).reshape(b, -1, products.shape[-1])[:, :r]
+  return products.reshape(b, -1, products.shape[-1])[:, :r]
 
 
 def _unfold(

@@ -49,19 +49,17 @@ def collectives(program: str) -> list[Collective]:
   computations = dict(_computations(program))
   callers = _callers(computations)
   found: list[Collective] = []
-  chains = set()
   for name, lines in computations.items():
+    # Each link of a chain names its operation; one of them begins it.
+    goes_on = not any('"AsyncCollectiveStart"' in line for line in lines)
     for line in lines:
       operation = re.search(
         rf'= (.*?) ({"|".join(_KINDS)})(-start)?\((.*)', line
       )
       if operation is None:
         continue
-      if chain := re.search(r'chain_id="(\d+)"', line):
-        link = (_outermost(name, callers), chain[1], operation[2])
-        if link in chains:
-          continue
-        chains.add(link)
+      if goes_on and 'chain_id=' in line:
+        continue
       found += _of_operation(operation, _times(name, callers))
   return found
 
@@ -112,13 +110,6 @@ def _times(name: str, callers: dict[str, list[_Call]]) -> int:
   if not name:
     return 1
   return sum(_times(c.caller, callers) * c.times for c in callers[name])
-
-
-def _outermost(name: str, callers: dict[str, list[_Call]]) -> str:
-  """The entry or the body of a loop that a computation is a part of."""
-  while name and callers[name] and not callers[name][0].is_loop:
-    name = callers[name][0].caller
-  return name
 
 
 def _of_operation(operation: re.Match[str], times: int) -> Iterator[Collective]:

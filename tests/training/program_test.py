@@ -6,13 +6,19 @@ import jax.numpy as jnp
 from spectral_jax.training.program import collectives, product_flops
 
 PROGRAM = """
-%chained (p: f32[4,8]) -> f32[8,8] {
+%begun (p: f32[4,8]) -> f32[8,8] {
+  %g = f32[8,8]{1,0} all-gather(%p), frontend_attributes={chain_id="0"}
+  %s = f32[8,8] custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}
+%overlapped (p: f32[4,8]) -> f32[8,8] {
   %g = f32[8,8]{1,0} all-gather(%p), frontend_attributes={chain_id="0"}
 }
-%chained.2 (p: f32[4,8]) -> f32[8,8] {
+%ended (p: f32[4,8]) -> f32[8,8] {
   %g = f32[8,8]{1,0} all-gather(%p), frontend_attributes={chain_id="0"}
+  %d = f32[8,8] custom-call(%g), custom_call_target="AsyncCollectiveDone"
 }
 %inner (p: f32[2]) -> f32[6] {
+  %h = f32[8,8] fusion(%p), kind=kCustom, calls=%overlapped
   %s = bf16[3,2]{1,0} reduce-scatter(%w), replica_groups=[1,4]<=[4]
 }
 %condition (p: f32[2]) -> pred[] {
@@ -20,8 +26,8 @@ PROGRAM = """
   ROOT %lt = pred[] compare(%i, %n), direction=LT
 }
 %body (p: f32[2]) -> f32[2] {
-  %f = f32[8,8] fusion(%p), kind=kCustom, calls=%chained
-  %h = f32[8,8] fusion(%p), kind=kCustom, calls=%chained.2
+  %f = f32[8,8] fusion(%p), kind=kCustom, calls=%begun
+  %e = f32[8,8] fusion(%p), kind=kCustom, calls=%ended
   %w = while(%p), condition=%condition, body=%inner, metadata={}
 }
 ENTRY %main (p: f32[2]) -> f32[2] {
@@ -37,7 +43,7 @@ ENTRY %main (p: f32[2]) -> f32[2] {
 def test_operations_are_read_from_a_program() -> None:
   found = {(c.kind, c.shape, c.bytes, c.times) for c in collectives(PROGRAM)}
   assert found == {
-    ('all-gather', (8, 8), 8 * 8 * 4, 3),  # a chain, in a loop
+    ('all-gather', (8, 8), 8 * 8 * 4, 3),  # a chain around a loop
     ('reduce-scatter', (3, 2), 4 * 3 * 2 * 2, 15),  # a loop in a loop
     ('all-gather', (8, 4), 8 * 4 * 4, 1),  # in two halves
     ('all-reduce', (6, 2), 6 * 2 * 4, 1),
