@@ -11,8 +11,8 @@ Shapes: T tokens; kernel [N, M]; B blocks of R×C coefficients.
 import jax
 import jax.numpy as jnp
 
+from spectral_jax.core.blocks import place
 from spectral_jax.core.fast_dct import dct, idct
-from spectral_jax.core.gemm import place
 from spectral_jax.core.selection import Selection
 
 

@@ -16,14 +16,14 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from spectral_jax.core.gemm import (
+from spectral_jax.core.blocks import (
   Blocks,
   Parity,
   blocks_of,
   by_parity,
   foldable,
-  sums_of_blocks,
 )
+from spectral_jax.core.gemm import sums_of_blocks
 from spectral_jax.core.selection import Selection
 
 # What stands for the blocks of one parity.

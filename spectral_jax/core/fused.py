@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from spectral_jax.core.basis import basis_rows
+from spectral_jax.core.blocks import Blocks
 from spectral_jax.core.folded import by_halves, folded_product, pieces_of
-from spectral_jax.core.gemm import Blocks
 from spectral_jax.core.platform import planned_platform
 from spectral_jax.core.selection import Selection
 

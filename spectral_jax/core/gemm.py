@@ -1,68 +1,35 @@
 """The inverse 2D DCT by matrix products: W = Σ LᵀSR over blocks S.
 
-A cosine of even frequency is symmetric about the middle of its places, one of
-odd frequency antisymmetric. A block whose rows are all even or all odd, and
-whose columns are, is therefore known from a quarter of its kernel: the rest are
-reflections, maybe negative. Blocks that mix the two are split by their rows'
-and columns' parity, which halves both products; those of `strided` with an even
-stride mix nothing, so that the second product is a quarter.
+Of a piece, whose frequencies have one parity, a quarter of the kernel is
+computed, and reflected (see `blocks`). Where a block is split into pieces this
+halves both products; of `strided` with an even stride the second one becomes a
+quarter.
 
 Shapes: kernel [N, M]; P pieces of B blocks of R×C coefficients.
 """
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from spectral_jax.core.basis import basis_rows
+from spectral_jax.core.blocks import (
+  Blocks,
+  Parity,
+  blocks_of,
+  by_parity,
+  foldable,
+)
 from spectral_jax.core.part import Part
 from spectral_jax.core.platform import planned_platform
 from spectral_jax.core.selection import Selection
 
-
-class Blocks(NamedTuple):
-  """Coefficients [B, R, C]; frequencies of rows [B, R] and columns [B, C].
-
-  Several pieces of one shape are stacked along an axis before these, P.
-  """
-
-  coefficients: jax.Array
-  rows: np.ndarray
-  columns: np.ndarray
-
-
 # Of a product on a TPU, by whether it is in bfloat16: the most rows that are
 # multiplied at once, and those of a panel where there are more.
 _ROWS = {False: (256, 128), True: (1024, 1024)}
-
-# Of a block's rows, and of its columns: 0 for even frequencies, 1 for odd.
-Parity = tuple[int, int]
-
-
-def place(
-  coefficients: jax.Array, selection: Selection, shape: tuple[int, int]
-) -> jax.Array:
-  """Lays the K coefficients out on the first rows and columns of the plane."""
-  rows, columns = shape
-  i_K, j_K = divmod(selection.positions, selection.shape[1])
-  flat = jnp.zeros(rows * columns, coefficients.dtype)
-  flat = flat.at[i_K * columns + j_K].set(
-    coefficients.ravel(), unique_indices=True, mode='promise_in_bounds'
-  )
-  return flat.reshape(rows, columns)
-
-
-def blocks_of(coefficients: jax.Array, selection: Selection) -> Blocks:
-  """The stored blocks, or the bounding box that the coefficients lie in."""
-  rows, columns = selection.frequencies
-  if len(selection.layout) != 3:
-    box = (rows.size, columns.size)
-    coefficients = place(coefficients, selection, box)[None]
-  return Blocks(coefficients, rows, columns)
 
 
 def kernel_by_gemm(
@@ -113,67 +80,6 @@ def multiplications(selection: Selection, basis: str = 'dct') -> int:
 def _columns_first(r: int, c: int, n: int, m: int) -> int:
   """Multiplications of Lᵀ (S R); of (LᵀS) R with rows for columns."""
   return r * (c + n) * m
-
-
-def foldable(selection: Selection, basis: str) -> bool:
-  """Whether each block, or each part of the only one, has one parity.
-
-  Blocks of an odd stride mix parities, each in its own way.
-  """
-  blocks = len(selection.frequencies[0])
-  return basis == 'dct' and (blocks == 1 or blocks % 2 == 0)
-
-
-def quarters(selection: Selection) -> int:
-  """How many of the four quarters of a foldable kernel are not zero."""
-  (b, r), (_, c) = (f.shape for f in selection.frequencies)
-  return 2 if b > 1 else min(r, 2) * min(c, 2)
-
-
-def by_parity(blocks: Blocks, folds: Sequence[bool]) -> dict[Parity, Blocks]:
-  """Blocks by the parity of their frequencies, along the folded axes."""
-  coefficients, rows, columns = blocks
-  if not any(folds):
-    return {(0, 0): blocks}
-  if len(rows) > 1:  # of an even stride: a block's frequencies are alike
-    own = [
-      Blocks(coefficients[p::2], rows[p::2], columns[p::2]) for p in (0, 1)
-    ]
-  else:
-    own = _split(blocks, *(2 if fold else 1 for fold in folds))
-  return {
-    (
-      int(folds[0] and b.rows[0, 0] % 2),
-      int(folds[1] and b.columns[0, 0] % 2),
-    ): b
-    for b in own
-    if b.coefficients.size
-  }
-
-
-def _split(blocks: Blocks, up: int, across: int) -> list[Blocks]:
-  """A single block's frequencies i mod `up` and j mod `across`, apart."""
-  coefficients, rows, columns = blocks
-  _, r, c = coefficients.shape
-  padded = jnp.pad(coefficients[0], ((0, -r % up), (0, -c % across)))
-  # Slices with a stride would be as good, but of them a TPU's compiler makes a
-  # large program, slowly.
-  by_rows = padded.reshape(-1, up, padded.shape[1]).swapaxes(0, 1)
-  apart = (
-    by_rows.reshape(up, by_rows.shape[1], -1, across)
-    .swapaxes(2, 3)
-    .swapaxes(1, 2)
-  )
-  return [
-    Blocks(
-      apart[p, q, : own_rows.shape[1], : own_columns.shape[1]][None],
-      own_rows,
-      own_columns,
-    )
-    for p in range(up)
-    for q in range(across)
-    for own_rows, own_columns in [(rows[:, p::up], columns[:, q::across])]
-  ]
 
 
 def sums_of_blocks(
@@ -269,8 +175,8 @@ def _product_in_panels(
 
   # What is kept for the gradient are all bases once, not one for each panel.
   @functools.partial(jax.checkpoint, prevent_cse=False)
-  def product(panel: tuple[jax.Array, jax.Array]) -> jax.Array:
-    rows_RxC, block = panel
+  def product(operands: tuple[jax.Array, jax.Array]) -> jax.Array:
+    rows_RxC, block = operands
     basis_CxM = jax.lax.dynamic_index_in_dim(basis_BxCxM, block, keepdims=False)
     return _product('rc,cm->rm', rows_RxC, basis_CxM, in_bf16)
 

@@ -14,7 +14,8 @@ import math
 
 import jax.numpy as jnp
 
-from spectral_jax.core.gemm import foldable, multiplications, quarters
+from spectral_jax.core.blocks import foldable, quarters
+from spectral_jax.core.gemm import multiplications
 from spectral_jax.core.platform import planned_platform
 from spectral_jax.core.selection import Selection
 

@@ -6,12 +6,13 @@ Shapes: kernel [N, M]; coefficients in the layout of their selection, K numbers.
 import jax
 import jax.numpy as jnp
 
+from spectral_jax.core.blocks import place
 from spectral_jax.core.dct import idct2
 from spectral_jax.core.factored import factored_product
 from spectral_jax.core.fast_dct import fast_idct2
 from spectral_jax.core.folded import folded_product
 from spectral_jax.core.fused import fused_product
-from spectral_jax.core.gemm import kernel_by_gemm, place
+from spectral_jax.core.gemm import kernel_by_gemm
 from spectral_jax.core.part import Part
 from spectral_jax.core.plan import plan
 from spectral_jax.core.selection import Selection
