@@ -27,23 +27,22 @@ def draw_loss(
   axes = figure.subplots()
   steps, losses, lost = _points(rows, 'train_loss')
   if steps.size:
+    smooth = _smooth(losses)
+    label = f'training{lost}'
+    if not np.array_equal(smooth, losses):
+      axes.plot(
+        steps, losses, color=_BLUE, alpha=0.3, linewidth=0.8, label=label
+      )
+      label = 'training, smoothed'
     axes.plot(
       steps,
-      losses,
-      color=_BLUE,
-      alpha=0.3,
-      linewidth=0.8,
-      label=f'training{lost}',
-    )
-    axes.plot(
-      steps,
-      _smooth(losses),
+      smooth,
       'o-',
       color=_BLUE,
       linewidth=2,
       markersize=4,
       markevery=[-1],  # the last one; it alone shows a curve of one point
-      label='training, smoothed',
+      label=label,
     )
   steps, losses, lost = _points(rows, 'validation_loss')
   if steps.size:

@@ -54,6 +54,16 @@ def test_loss_curves_hold_the_rows(
   assert axes.get_ylabel() == 'loss (nats per token)'
 
 
+def test_what_is_too_short_to_smooth_is_drawn_once(
+  figures: list[Figure], tmp_path: Path
+) -> None:
+  rows = [{'step': step, 'train_loss': 5.0 - step} for step in range(5)]
+  draw_loss(rows, tmp_path / 'loss.png', title='title')
+  (curve,) = figures[0].axes[0].lines
+  assert curve.get_label() == 'training'
+  assert curve.get_ydata().tolist() == [5.0, 4.0, 3.0, 2.0, 1.0]
+
+
 def test_smoothing_leaves_a_straight_start_straight(
   figures: list[Figure], tmp_path: Path
 ) -> None:
