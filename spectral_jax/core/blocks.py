@@ -3,8 +3,9 @@
 A cosine of even frequency is symmetric about the middle of its places, one of
 odd frequency antisymmetric. A block whose rows are all even or all odd, and
 whose columns are, is therefore known from a quarter of its kernel: the rest are
-reflections, maybe negative. Blocks that mix the two are split by their rows'
-and columns' parity; those of `strided` with an even stride mix nothing.
+reflections, maybe negative. A single block is split by its rows' and columns'
+parity; those of `strided` with an even stride have one each, those with an odd
+stride mix them in ways that cannot be folded.
 
 Shapes: kernel [N, M]; P pieces of B blocks of R×C coefficients.
 """

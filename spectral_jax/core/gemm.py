@@ -91,6 +91,29 @@ def sums_of_blocks(
   folds: Sequence[bool],
 ) -> dict[Parity, jax.Array]:
   """The kernel of each piece, or a part; of a folded axis the first half."""
+
+  def bases(blocks: Blocks) -> tuple[jax.Array, jax.Array]:
+    left, right = (
+      basis_rows(
+        basis,
+        size,
+        rows,
+        blocks.coefficients.dtype,
+        (size + 1) // 2 if fold else None,
+      )
+      for size, rows, fold in zip(shape, blocks[1:], folds, strict=True)
+    )
+    if part is not None and part.axis == 0:
+      left = part.cut(left, -1)
+    elif part is not None:
+      right = part.cut(right, -1)
+    return left, right
+
+  if planned_platform() != 'tpu':
+    return {
+      parity: _sum(blocks.coefficients, *bases(blocks), in_bf16)
+      for parity, blocks in pieces.items()
+    }
   alike: dict[tuple[int, ...], list[Parity]] = {}
   for parity, blocks in pieces.items():
     alike.setdefault(blocks.coefficients.shape, []).append(parity)
@@ -100,61 +123,45 @@ def sums_of_blocks(
       *(pieces[parity] for parity in parities), strict=True
     )
     stacked = Blocks(jnp.stack(coefficients), np.stack(rows), np.stack(columns))
-    kernels = _sums(stacked, shape, basis, part, in_bf16, folds)
+    kernels = _sums_in_panels(stacked.coefficients, *bases(stacked), in_bf16)
     sums |= zip(parities, kernels, strict=True)
   return sums
 
 
-def _sums(
-  pieces: Blocks,
-  shape: tuple[int, int],
-  basis: str,
-  part: Part | None,
+def _sum(
+  s_BxRxC: jax.Array,
+  left_BxRxN: jax.Array,
+  right_BxCxM: jax.Array,
   in_bf16: bool,
-  folds: Sequence[bool],
 ) -> jax.Array:
-  """The kernels [P, N, M] of stacked pieces."""
-  s_PxBxRxC, *frequencies = pieces
-  left_PxBxRxN, right_PxBxCxM = (
-    basis_rows(
-      basis, size, rows, s_PxBxRxC.dtype, (size + 1) // 2 if fold else None
-    )
-    for size, rows, fold in zip(shape, frequencies, folds, strict=True)
-  )
-  if part is not None and part.axis == 0:
-    left_PxBxRxN = part.cut(left_PxBxRxN, -1)
-  elif part is not None:
-    right_PxBxCxM = part.cut(right_PxBxCxM, -1)
-  (*_, r, n), (*_, c, m) = left_PxBxRxN.shape, right_PxBxCxM.shape
+  """Σ LᵀSR over the blocks, [N, M]."""
+  (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
   if _columns_first(r, c, n, m) <= _columns_first(c, r, m, n):
-    return _columns_then_rows(left_PxBxRxN, s_PxBxRxC, right_PxBxCxM, in_bf16)
-  return _columns_then_rows(
-    right_PxBxCxM, s_PxBxRxC.swapaxes(2, 3), left_PxBxRxN, in_bf16
-  ).swapaxes(1, 2)
+    half_BxRxM = _product('brc,bcm->brm', s_BxRxC, right_BxCxM, in_bf16)
+    return _product('brn,brm->nm', left_BxRxN, half_BxRxM, in_bf16)
+  half_BxNxC = _product('brn,brc->bnc', left_BxRxN, s_BxRxC, in_bf16)
+  return _product('bnc,bcm->nm', half_BxNxC, right_BxCxM, in_bf16)
 
 
-def _columns_then_rows(
-  left_PxBxRxN: jax.Array,
+def _sums_in_panels(
   s_PxBxRxC: jax.Array,
+  left_PxBxRxN: jax.Array,
   right_PxBxCxM: jax.Array,
   in_bf16: bool,
 ) -> jax.Array:
-  """Σ Lᵀ(SR) over the blocks of each piece, [P, N, M]."""
-  if planned_platform() != 'tpu':
-    half_PxBxRxM = _product(
-      'pbrc,pbcm->pbrm', s_PxBxRxC, right_PxBxCxM, in_bf16
-    )
-    return _product('pbrn,pbrm->pnm', left_PxBxRxN, half_PxBxRxM, in_bf16)
-  p, b, r, n = left_PxBxRxN.shape
-  s_PBxRxC, right_PBxCxM = (
-    x.reshape(p * b, *x.shape[2:]) for x in (s_PxBxRxC, right_PxBxCxM)
+  """Σ LᵀSR over the blocks of each piece, [P, N, M]."""
+  (p, b, r, n), (*_, c, m) = left_PxBxRxN.shape, right_PxBxCxM.shape
+  if _columns_first(r, c, n, m) > _columns_first(c, r, m, n):
+    return _sums_in_panels(
+      s_PxBxRxC.swapaxes(2, 3), right_PxBxCxM, left_PxBxRxN, in_bf16
+    ).swapaxes(1, 2)
+  half_PBxRxM = _product_in_panels(
+    s_PxBxRxC.reshape(p * b, r, c), right_PxBxCxM.reshape(p * b, c, m), in_bf16
   )
-  half_PxBRxM = _product_in_panels(s_PBxRxC, right_PBxCxM, in_bf16).reshape(
-    p, b * r, -1
-  )
-  left_PxBRxN = left_PxBxRxN.reshape(p, b * r, n)
   kernel_PxMxN = _product_in_panels(
-    half_PxBRxM.swapaxes(1, 2), left_PxBRxN, in_bf16
+    half_PBxRxM.reshape(p, b * r, m).swapaxes(1, 2),
+    left_PxBxRxN.reshape(p, b * r, n),
+    in_bf16,
   )
   return kernel_PxMxN.swapaxes(1, 2)
 
@@ -162,13 +169,17 @@ def _columns_then_rows(
 def _product_in_panels(
   rows_BxRxC: jax.Array, basis_BxCxM: jax.Array, in_bf16: bool
 ) -> jax.Array:
-  """Products [B, R, M], a panel of a block's rows at a time.
+  """Products [B, R, M], a panel of a block's rows at a time, in one loop.
 
-  A TPU's compiler takes the longer for a product of the highest precision the
-  more rows it has, and as long for each product again.
+  A TPU's compiler is slow with products of the highest precision, the slower
+  the more rows one has; this is one product of few rows.
   """
   b, r, c = rows_BxRxC.shape
   whole, panel = _ROWS[in_bf16]
+  if in_bf16:  # here, not in each panel again
+    rows_BxRxC, basis_BxCxM = (
+      x.astype(jnp.bfloat16) for x in (rows_BxRxC, basis_BxCxM)
+    )
   if r <= whole:
     return _product('brc,bcm->brm', rows_BxRxC, basis_BxCxM, in_bf16)
   panels = -(-r // panel)
@@ -231,5 +242,5 @@ def _product(
     subscripts,
     left.astype(jnp.bfloat16),
     right.astype(jnp.bfloat16),
-    preferred_element_type=left.dtype,
+    preferred_element_type=jnp.promote_types(left.dtype, jnp.float32),
   )

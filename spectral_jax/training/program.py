@@ -51,14 +51,14 @@ def collectives(program: str) -> list[Collective]:
   found: list[Collective] = []
   for name, lines in computations.items():
     # Each link of a chain names its operation; one of them begins it.
-    goes_on = not any('"AsyncCollectiveStart"' in line for line in lines)
+    begins = any('"AsyncCollectiveStart"' in line for line in lines)
     for line in lines:
       operation = re.search(
         rf'= (.*?) ({"|".join(_KINDS)})(-start)?\((.*)', line
       )
       if operation is None:
         continue
-      if goes_on and 'chain_id=' in line:
+      if 'chain_id=' in line and not begins:
         continue
       found += _of_operation(operation, _times(name, callers))
   return found
@@ -78,7 +78,6 @@ def _computations(program: str) -> Iterator[tuple[str, list[str]]]:
 
 class _Call(NamedTuple):
   caller: str
-  is_loop: bool
   times: int
 
 
@@ -91,7 +90,7 @@ def _callers(computations: dict[str, list[str]]) -> dict[str, list[_Call]]:
         r'(body|condition|calls|to_apply)=%?([\w.-]+)', line
       ):
         times = _trips(line, computations) if way == 'body' else 1
-        callers[callee].append(_Call(caller, way == 'body', times))
+        callers[callee].append(_Call(caller, times))
   return callers
 
 
