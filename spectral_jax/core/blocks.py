@@ -23,7 +23,7 @@ from spectral_jax.core.selection import Selection
 class Blocks(NamedTuple):
   """Coefficients [B, R, C]; frequencies of rows [B, R] and columns [B, C].
 
-  Several pieces of one shape are stacked along an axis before these, P.
+  Stacked pieces have an axis before these, P.
   """
 
   coefficients: jax.Array
@@ -48,7 +48,7 @@ def place(
   return flat.reshape(rows, columns)
 
 
-def blocks_of(coefficients: jax.Array, selection: Selection) -> Blocks:
+def _blocks_of(coefficients: jax.Array, selection: Selection) -> Blocks:
   """The stored blocks, or the bounding box that the coefficients lie in."""
   rows, columns = selection.frequencies
   if len(selection.layout) != 3:
@@ -72,47 +72,62 @@ def quarters(selection: Selection) -> int:
   return 2 if b > 1 else min(r, 2) * min(c, 2)
 
 
-def by_parity(blocks: Blocks, folds: Sequence[bool]) -> dict[Parity, Blocks]:
-  """Blocks by the parity of their frequencies, along the folded axes."""
-  coefficients, rows, columns = blocks
+def by_parity(
+  coefficients: jax.Array, selection: Selection, folds: Sequence[bool]
+) -> dict[Parity, Blocks]:
+  """The blocks of each parity of frequencies, along the folded axes."""
+  blocks = _blocks_of(coefficients, selection)
   if not any(folds):
     return {(0, 0): blocks}
-  if len(rows) > 1:  # of an even stride: a block's frequencies are alike
-    own = [
-      Blocks(coefficients[p::2], rows[p::2], columns[p::2]) for p in (0, 1)
-    ]
+  if len(blocks.rows) > 1:  # of an even stride: a block's frequencies are alike
+    stored, rows, columns = blocks
+    pieces = [Blocks(stored[p::2], rows[p::2], columns[p::2]) for p in (0, 1)]
   else:
-    own = _split(blocks, *(2 if fold else 1 for fold in folds))
+    pieces = _split(blocks, *(2 if fold else 1 for fold in folds))
   return {
     (
-      int(folds[0] and b.rows[0, 0] % 2),
-      int(folds[1] and b.columns[0, 0] % 2),
-    ): b
-    for b in own
-    if b.coefficients.size
+      int(folds[0] and piece.rows[0, 0] % 2),
+      int(folds[1] and piece.columns[0, 0] % 2),
+    ): piece
+    for piece in pieces
+    if piece.coefficients.size
   }
 
 
 def _split(blocks: Blocks, up: int, across: int) -> list[Blocks]:
   """A single block's frequencies i mod `up` and j mod `across`, apart."""
-  coefficients, rows, columns = blocks
-  _, r, c = coefficients.shape
-  padded = jnp.pad(coefficients[0], ((0, -r % up), (0, -c % across)))
-  # Slices with a stride would be as good, but of them a TPU's compiler makes a
-  # large program, slowly.
+  (plane_RxC,), rows, columns = blocks
+  r, c = plane_RxC.shape
+  padded = jnp.pad(plane_RxC, ((0, -r % up), (0, -c % across)))
+  # Rows, then columns, and no slices with a stride: of these a TPU's compiler
+  # makes a large program, slowly, and of one transposition large temporaries.
   by_rows = padded.reshape(-1, up, padded.shape[1]).swapaxes(0, 1)
-  apart = (
-    by_rows.reshape(up, by_rows.shape[1], -1, across)
-    .swapaxes(2, 3)
-    .swapaxes(1, 2)
+  apart = by_rows.reshape(*by_rows.shape[:2], -1, across)
+  apart = apart.swapaxes(2, 3).swapaxes(1, 2)
+  pieces = []
+  for p in range(up):
+    for q in range(across):
+      own = rows[:, p::up], columns[:, q::across]
+      kept = apart[p, q, : own[0].size, : own[1].size]
+      pieces.append(Blocks(kept[None], *own))
+  return pieces
+
+
+def stack(pieces: Sequence[Blocks]) -> Blocks:
+  """Pieces along an axis of their own, filled up with zeros to one shape."""
+  r, c = (
+    max(sizes)
+    for sizes in zip(*(p.coefficients.shape[1:] for p in pieces), strict=True)
   )
-  return [
-    Blocks(
-      apart[p, q, : own_rows.shape[1], : own_columns.shape[1]][None],
-      own_rows,
-      own_columns,
+
+  def fill(piece: Blocks) -> Blocks:
+    _, own_r, own_c = piece.coefficients.shape
+    up, across = (0, r - own_r), (0, c - own_c)
+    return Blocks(
+      jnp.pad(piece.coefficients, ((0, 0), up, across)),
+      np.pad(piece.rows, ((0, 0), up)),
+      np.pad(piece.columns, ((0, 0), across)),
     )
-    for p in range(up)
-    for q in range(across)
-    for own_rows, own_columns in [(rows[:, p::up], columns[:, q::across])]
-  ]
+
+  coefficients, rows, columns = zip(*map(fill, pieces), strict=True)
+  return Blocks(jnp.stack(coefficients), np.stack(rows), np.stack(columns))

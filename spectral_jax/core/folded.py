@@ -16,17 +16,11 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from spectral_jax.core.blocks import (
-  Blocks,
-  Parity,
-  blocks_of,
-  by_parity,
-  foldable,
-)
+from spectral_jax.core.blocks import Parity, by_parity, foldable
 from spectral_jax.core.gemm import sums_of_blocks
 from spectral_jax.core.selection import Selection
 
-# What stands for the blocks of one parity.
+# The blocks of one parity, or their quarter of the kernel.
 Piece = TypeVar('Piece')
 
 
@@ -58,40 +52,37 @@ def folded_product(
     (2, 6)
   """
   wide = jnp.promote_types(coefficients.dtype, jnp.float32)
-  halves, pieces = pieces_of(coefficients.astype(wide), selection)
+  halves = foldable(selection, 'dct')
+  folds = (halves, halves)
   quarters = sums_of_blocks(
-    pieces, selection.shape, 'dct', None, False, (halves, halves)
+    by_parity(coefficients.astype(wide), selection, folds),
+    selection.shape,
+    'dct',
+    None,
+    False,
+    folds,
   )
 
   def product(x: jax.Array, quarter: jax.Array) -> jax.Array:
     return jnp.dot(x, quarter.astype(x.dtype), precision=precision)
 
-  return by_halves(inputs_TxN, quarters, selection.shape[1], halves, product)
-
-
-def pieces_of(
-  coefficients: jax.Array, selection: Selection
-) -> tuple[bool, dict[Parity, Blocks]]:
-  """Whether the kernel can be folded, and its blocks by their parity."""
-  halves = foldable(selection, 'dct')
-  blocks = blocks_of(coefficients, selection)
-  return halves, by_parity(blocks, (halves, halves))
+  return by_halves(inputs_TxN, quarters, selection, product)
 
 
 def by_halves(
   inputs_TxN: jax.Array,
   pieces: Mapping[Parity, Piece],
-  features: int,
-  halves: bool,
+  selection: Selection,
   product: Callable[[jax.Array, Piece], jax.Array],
 ) -> jax.Array:
   """Folds inputs, multiplies them by the piece of each parity, and unfolds."""
+  halves = foldable(selection, 'dct')
   folded = _fold(inputs_TxN) if halves else (inputs_TxN,)
   outputs: dict[int, jax.Array] = {}
   for (p, q), piece in pieces.items():
     added = product(folded[p], piece)
     outputs[q] = outputs[q] + added if q in outputs else added
-  return _unfold(outputs, features) if halves else outputs[0]
+  return _unfold(outputs, selection.shape[1]) if halves else outputs[0]
 
 
 def _fold(inputs_TxN: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from spectral_jax.core.basis import basis_rows
-from spectral_jax.core.blocks import Blocks
-from spectral_jax.core.folded import by_halves, folded_product, pieces_of
+from spectral_jax.core.blocks import Blocks, by_parity, foldable
+from spectral_jax.core.folded import by_halves, folded_product
 from spectral_jax.core.platform import planned_platform
 from spectral_jax.core.selection import Selection
 
@@ -59,12 +59,13 @@ def fused_product(
   if planned_platform() != 'tpu':
     return folded_product(inputs_TxN, coefficients, selection, precision)
 
-  halves, pieces = pieces_of(coefficients, selection)
+  halves = foldable(selection, 'dct')
+  pieces = by_parity(coefficients, selection, (halves, halves))
 
   def product(x: jax.Array, blocks: Blocks) -> jax.Array:
     return _multiply(x, blocks, selection.shape, halves, precision)
 
-  return by_halves(inputs_TxN, pieces, selection.shape[1], halves, product)
+  return by_halves(inputs_TxN, pieces, selection, product)
 
 
 def _multiply(

@@ -279,7 +279,7 @@ def test_rounded_factors_cost_no_more_than_their_rounding(
   ],
   ids=str,
 )
-def test_rounded_factors_meet_where_nothing_else_is_computed(
+def test_rounded_rebuilding_is_a_program_of_its_own(
   selection: Selection,
 ) -> None:
   # jaxlib has no CPU kernel for some products of bfloat16 with a batch of their
@@ -326,7 +326,8 @@ def test_parts_are_equal() -> None:
     Selection.of('strided', (1060, 540), 0.5),
     Selection.of('strided', (1064, 32), 0.25),  # two blocks of each parity
     Selection.of('strided', (32, 1064), 0.5),
-    Selection.of('block', (40, 700), 0.81),
+    Selection.of('block', (40, 700), 0.9),
+    Selection.of('block', (201, 905), 0.88),  # 189×849, in uneven quarters
   ],
   ids=str,
 )
@@ -352,10 +353,11 @@ def test_for_a_tpu_panels_of_rows_are_multiplied_in_turn(
   assert 'scan' not in str(program)
   in_panels, its_gradient, its_program, its_temporaries = run('tpu')
   assert 'scan' in str(its_program)
-  # Two products each way, however many pieces of one shape and panels, no
-  # strides within a block; and for the way back no panel keeps its bases.
+  # Two products each way, however many pieces and panels, no strides within a
+  # block; and for the way back no panel keeps its bases.
   assert str(its_program).count(' dot_general[') == 4
-  assert not re.search(r'strides=\(1, (1, )*[2-9]', str(its_program))
+  strides = re.findall(r'strides=\((?:\d, )*(\d, \d)\)', str(its_program))
+  assert set(strides) <= {'1, 1'}
   assert its_temporaries - temporaries < 2 * 4 * math.prod(selection.shape)
   products = [product_flops(each.jaxpr, 1) for each in (program, its_program)]
   assert products[0] <= products[1] < 1.03 * products[0]
