@@ -96,7 +96,8 @@ def test_a_run_without_its_workdir_says_what_it_lost(
 ) -> None:
   workdir = tmp_path / 'run'
   process = _train_to(20, text, workdir)
-  shutil.rmtree(workdir)
+  # At once: what is removed piece by piece, the run writes into meanwhile.
+  workdir.rename(tmp_path / 'lost')
   ended = end(process)
   assert ended.returncode == 2
   assert 'not saved (No such file or directory)' in ended.stdout
