@@ -55,6 +55,7 @@ def row(
   scale: float = 1.0,
   separate: bool = False,
   kernels: bool = False,
+  dropout: float = 0.0,
   corpus: str = 'tiny_shakespeare',
 ) -> Row:
   """A row; `size` is D of K = nm/D for a selection, the rank for low rank.
@@ -99,6 +100,10 @@ def row(
     names.append(f'scale-{scale:g}')
     label += f', initial scale {scale:g}'
     flags.append(f'--config.model.initial_scale={scale:g}')
+  if dropout:
+    names.append(f'dropout-{dropout:g}')
+    label += f', dropout {dropout:g}'
+    flags.append(f'--config.model.dropout={dropout:g}')
   if kernels and not muon:
     names.append('kernels')
     label += ', by kernels'

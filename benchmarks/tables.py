@@ -163,6 +163,18 @@ _TABLES = (
     ),
   ),
   Table(
+    'dropout',
+    'Where the dense model learns its text by heart: dropout or not; AdamW, on '
+    'the gradients of kernels at a quarter',
+    steps=10_000,
+    seeds=1,
+    rows=tuple(
+      row(kind, d, kernels=kind != 'dense', dropout=dropout)
+      for kind, d in (('dense', 1), ('random', 4))
+      for dropout in (0.0, 0.1)
+    ),
+  ),
+  Table(
     'transfer',
     'Does the learning rate of the dense model serve them all? AdamW',
     steps=500,
@@ -190,6 +202,18 @@ _TABLES = (
       row(kind, d, scale=scale)
       for kind, d in (('dense', 1), ('random', 4), ('random', 10))
       for scale in (1.0, 0.5, 2.0)
+    ),
+  ),
+  Table(
+    'initial_scale_long',
+    'The initial scale, for as long as version 1: AdamW, on the gradients of '
+    'kernels at a quarter',
+    steps=2000,
+    seeds=1,
+    rows=tuple(
+      row(kind, d, kernels=kind != 'dense', scale=scale)
+      for kind, d in (('dense', 1), ('random', 4))
+      for scale in (1.0, 0.5)
     ),
   ),
   Table(

@@ -5,7 +5,8 @@ computed, and reflected (see `blocks`). Where a block is split into pieces this
 halves both products; of `strided` with an even stride the second one becomes a
 quarter.
 
-Shapes: kernel [N, M]; P pieces of B blocks of R×C coefficients.
+Shapes: kernel [N, M]; P pieces of B blocks of R×C coefficients; K is B·R or
+B·C.
 """
 
 import functools
@@ -124,12 +125,19 @@ def _sum(
   in_bf16: bool,
 ) -> jax.Array:
   """Σ LᵀSR over the blocks, [N, M]."""
-  (_, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
+  (b, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
+  # Last comes one product of two matrices, whose gradient is one as well.
   if _columns_first(r, c, n, m) <= _columns_first(c, r, m, n):
     half_BxRxM = _product('brc,bcm->brm', s_BxRxC, right_BxCxM, in_bf16)
-    return _product('brn,brm->nm', left_BxRxN, half_BxRxM, in_bf16)
-  half_BxNxC = _product('brn,brc->bnc', left_BxRxN, s_BxRxC, in_bf16)
-  return _product('bnc,bcm->nm', half_BxNxC, right_BxCxM, in_bf16)
+    left_KxN = left_BxRxN.reshape(b * r, n)
+    half_KxM = half_BxRxM.reshape(b * r, m)
+    return _product('kn,km->nm', left_KxN, half_KxM, in_bf16)
+  half_NxBxC = _product('brn,brc->nbc', left_BxRxN, s_BxRxC, in_bf16)
+  half_NxK, right_KxM = (
+    half_NxBxC.reshape(n, b * c),
+    right_BxCxM.reshape(b * c, m),
+  )
+  return _product('nk,km->nm', half_NxK, right_KxM, in_bf16)
 
 
 def _sums_in_panels(

@@ -12,6 +12,7 @@ from spectral_jax.core.selection import KINDS, Selection
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.initializers import Initializer
 from spectral_jax.layers.low_rank import LowRankDense
+from spectral_jax.layers.product import matrix_product
 
 LINEARS = ('dense', 'spectral', 'low_rank')
 
@@ -92,7 +93,13 @@ class LinearConfig:
   ) -> nn.Module:
     """The layer, computing in `dtype`; `seed` should differ between layers."""
     if self.kind == 'dense':
-      return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
+      return nn.Dense(
+        features,
+        dtype=dtype,
+        kernel_init=kernel_init,
+        dot_general=matrix_product,
+        name=name,
+      )
     if self.kind == 'low_rank':
       return LowRankDense(
         features, self.rank, dtype=dtype, kernel_init=kernel_init, name=name

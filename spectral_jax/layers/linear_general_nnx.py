@@ -209,7 +209,7 @@ class SpectralLinearGeneral(nnx.Module):
       bias,
       axis=counted_from_front(self.axis, inputs.ndim),
       batch=counted_from_front(tuple(self.batch_axis), inputs.ndim),
-      dot_general=product or self.dot_general,
+      dot_general=product or (None if usual else self.dot_general),
       dot_general_cls=self.dot_general_cls,
       precision=self.precision,
       out_sharding=out_sharding,

@@ -7,6 +7,7 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype
 
 from spectral_jax.layers.initializers import Initializer
+from spectral_jax.layers.product import contract
 
 
 def _factor_init(
@@ -80,7 +81,7 @@ class LowRankDense(nn.Module):
     inputs, down, up, bias = promote_dtype(
       inputs, down, up, bias, dtype=self.dtype
     )
-    outputs = (inputs @ down) @ up
-    if bias is not None:
-      outputs += jnp.reshape(bias, (1,) * (outputs.ndim - 1) + (-1,))
-    return outputs
+    last = (inputs.ndim - 1,)
+    return contract(
+      contract(inputs, down, None, axis=last), up, bias, axis=last
+    )

@@ -11,6 +11,7 @@ from spectral_jax.core.selection import Selection
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.layers.low_rank import LowRankDense
+from spectral_jax.layers.product import matrix_product
 
 INIT = nn.initializers.normal(0.5)
 
@@ -18,7 +19,10 @@ INIT = nn.initializers.normal(0.5)
 @pytest.mark.parametrize(
   ('config', 'expected'),
   [
-    (LinearConfig('dense'), nn.Dense(8, kernel_init=INIT, name='out')),
+    (
+      LinearConfig('dense'),
+      nn.Dense(8, kernel_init=INIT, dot_general=matrix_product, name='out'),
+    ),
     (
       LinearConfig('low_rank', rank=3),
       LowRankDense(8, 3, kernel_init=INIT, name='out'),

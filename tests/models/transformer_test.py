@@ -102,7 +102,7 @@ def test_a_longer_sequence_raises() -> None:
     small().init(jax.random.key(0), draw_tokens(1, 7))
 
 
-@pytest.mark.parametrize('length', [1, 7])
+@pytest.mark.parametrize('length', [1, 7, 65, 130])
 def test_attention_equals_jaxs_forward_and_backward(length: int) -> None:
   rng = np.random.default_rng(0)
   q, k, v, cotangent = rng.normal(size=(4, 2, length, 3, 5)).astype(np.float32)

@@ -1,0 +1,75 @@
+"""The product of a layer: of matrices on CPUs, and what it must not touch."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from spectral_jax.core.platform import planned_for
+from spectral_jax.layers.product import matrix_product
+
+
+def draw(*shape: int) -> jax.Array:
+  return jax.random.normal(jax.random.key(len(shape)), shape)
+
+
+@pytest.mark.parametrize(
+  ('inputs', 'kernel', 'dimensions'),
+  [
+    ((2, 3, 4), (4, 5), (((2,), (0,)), ((), ()))),
+    ((4,), (4, 5), (((0,), (0,)), ((), ()))),
+    ((2, 3, 4), (3, 4, 5, 6), (((1, 2), (0, 1)), ((), ()))),
+    ((0, 3, 4), (4, 5), (((2,), (0,)), ((), ()))),
+    ((2, 3, 4), (3, 5), (((1,), (0,)), ((), ()))),
+    ((2, 3, 4), (4, 3, 5), (((1, 2), (1, 0)), ((), ()))),
+    ((2, 3, 4), (2, 4, 5), (((2,), (1,)), ((0,), (0,)))),
+  ],
+)
+def test_it_equals_dot_general_forward_and_backward(
+  inputs: tuple[int, ...], kernel: tuple[int, ...], dimensions: Any
+) -> None:
+  x, w = draw(*inputs), draw(*kernel)
+
+  def both(product: Any) -> Any:
+    outputs, pull_back = jax.vjp(lambda x, w: product(x, w, dimensions), x, w)
+    return outputs, pull_back(jnp.sin(outputs))
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    both(matrix_product),
+    both(jax.lax.dot_general),
+  )
+
+
+@pytest.mark.parametrize(('platform', 'axes'), [('cpu', 2), ('tpu', 3)])
+def test_on_cpus_no_gradient_is_transposed_first(
+  platform: str, axes: int
+) -> None:
+  x, w = draw(2, 3, 4), draw(4, 5)
+
+  def loss(w: jax.Array) -> jax.Array:
+    with planned_for(platform):
+      outputs = matrix_product(x, w, (((2,), (0,)), ((), ())))
+    return jnp.sum(outputs**2)
+
+  # `:f32[2,3,5] = dot_general` and the like.
+  program = str(jax.make_jaxpr(jax.grad(loss))(w))
+  shapes = re.findall(r':f32\[([\d,]+)\] = dot_general', program)
+  assert shapes[0].count(',') + 1 == axes
+
+
+def test_what_someone_has_placed_stays_where_it_is() -> None:
+  axes = (AxisType.Explicit,) * 2
+  mesh = jax.make_mesh((2, 2), ('data', 'sequence'), axis_types=axes)
+  with jax.set_mesh(mesh):
+    spec = PartitionSpec('data', 'sequence')
+    x = jax.device_put(draw(2, 4, 6), NamedSharding(mesh, spec))
+    product = jax.jit(matrix_product, static_argnums=2)
+    outputs = product(x, draw(6, 8), (((2,), (0,)), ((), ())))
+  assert jax.typeof(outputs).sharding.spec == PartitionSpec(
+    'data', 'sequence', None
+  )
