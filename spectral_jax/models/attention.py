@@ -15,7 +15,7 @@ from spectral_jax.core.platform import planned_platform
 
 # Of queries, and how many a part has at least; else 128, a TPU's tile.
 _PARTS = 4
-_LEAST = {'cpu': 32}
+_LEAST = {'cpu': 64}
 
 
 def causal_attention(
