@@ -21,6 +21,7 @@ from spectral_jax.core.blocks import (
   Parity,
   by_parity,
   foldable,
+  quarters,
   stack,
 )
 from spectral_jax.core.part import Part
@@ -64,15 +65,11 @@ def multiplications(selection: Selection, basis: str = 'dct') -> int:
   if not foldable(selection, basis):
     return b * min(_columns_first(r, c, n, m), _columns_first(c, r, m, n))
   n, m = (n + 1) // 2, (m + 1) // 2
-  pieces = [(r, c)] * b
-  if b == 1:
-    pieces = [
-      (p, q) for p in (r - r // 2, r // 2) for q in (c - c // 2, c // 2)
-    ]
-  return sum(
-    min(_columns_first(r, c, n, m), _columns_first(c, r, m, n))
-    for r, c in pieces
-  )
+  pieces = quarters(selection)
+  if b == 1:  # split, and filled up to one shape
+    r, c = (r + 1) // 2, (c + 1) // 2
+  each = min(_columns_first(r, c, n, m), _columns_first(c, r, m, n))
+  return max(pieces, b) * each
 
 
 def _columns_first(r: int, c: int, n: int, m: int) -> int:
@@ -107,37 +104,32 @@ def sums_of_blocks(
       right = part.cut(right, -1)
     return left, right
 
-  if planned_platform() != 'tpu':
-    return {
-      parity: _sum(blocks.coefficients, *bases(blocks), in_bf16)
-      for parity, blocks in pieces.items()
-    }
-  # Together: a TPU's compiler takes its time for each product.
+  # Together: each product has its cost, for a TPU's compiler above all.
   together = stack(list(pieces.values()))
-  kernels = _sums_in_panels(together.coefficients, *bases(together), in_bf16)
+  multiply = _sums_in_panels if planned_platform() == 'tpu' else _sums
+  kernels = multiply(together.coefficients, *bases(together), in_bf16)
   return dict(zip(pieces, kernels, strict=True))
 
 
-def _sum(
-  s_BxRxC: jax.Array,
-  left_BxRxN: jax.Array,
-  right_BxCxM: jax.Array,
+def _sums(
+  s_PxBxRxC: jax.Array,
+  left_PxBxRxN: jax.Array,
+  right_PxBxCxM: jax.Array,
   in_bf16: bool,
 ) -> jax.Array:
-  """Σ LᵀSR over the blocks, [N, M]."""
-  (b, r, n), (_, c, m) = left_BxRxN.shape, right_BxCxM.shape
-  # Last comes one product of two matrices, whose gradient is one as well.
+  """Σ LᵀSR over the blocks of each piece, [P, N, M]."""
+  (p, b, r, n), (*_, c, m) = left_PxBxRxN.shape, right_PxBxCxM.shape
   if _columns_first(r, c, n, m) <= _columns_first(c, r, m, n):
-    half_BxRxM = _product('brc,bcm->brm', s_BxRxC, right_BxCxM, in_bf16)
-    left_KxN = left_BxRxN.reshape(b * r, n)
-    half_KxM = half_BxRxM.reshape(b * r, m)
-    return _product('kn,km->nm', left_KxN, half_KxM, in_bf16)
-  half_NxBxC = _product('brn,brc->nbc', left_BxRxN, s_BxRxC, in_bf16)
-  half_NxK, right_KxM = (
-    half_NxBxC.reshape(n, b * c),
-    right_BxCxM.reshape(b * c, m),
-  )
-  return _product('nk,km->nm', half_NxK, right_KxM, in_bf16)
+    half_PxBxRxM = _product(
+      'pbrc,pbcm->pbrm', s_PxBxRxC, right_PxBxCxM, in_bf16
+    )
+    left_PxKxN = left_PxBxRxN.reshape(p, b * r, n)
+    half_PxKxM = half_PxBxRxM.reshape(p, b * r, m)
+    return _product('pkn,pkm->pnm', left_PxKxN, half_PxKxM, in_bf16)
+  half_PxNxBxC = _product('pbrn,pbrc->pnbc', left_PxBxRxN, s_PxBxRxC, in_bf16)
+  half_PxNxK = half_PxNxBxC.reshape(p, n, b * c)
+  right_PxKxM = right_PxBxCxM.reshape(p, b * c, m)
+  return _product('pnk,pkm->pnm', half_PxNxK, right_PxKxM, in_bf16)
 
 
 def _sums_in_panels(
@@ -146,7 +138,7 @@ def _sums_in_panels(
   right_PxBxCxM: jax.Array,
   in_bf16: bool,
 ) -> jax.Array:
-  """Σ LᵀSR over the blocks of each piece, [P, N, M]."""
+  """The same, a panel of rows at a time."""
   (p, b, r, n), (*_, c, m) = left_PxBxRxN.shape, right_PxBxCxM.shape
   if _columns_first(r, c, n, m) > _columns_first(c, r, m, n):
     return _sums_in_panels(
@@ -232,7 +224,11 @@ def _product(
   subscripts: str, left: jax.Array, right: jax.Array, in_bf16: bool
 ) -> jax.Array:
   """A product of float32 arrays, the factors maybe rounded, the sums not."""
-  if not in_bf16:
+  on_cpu = planned_platform() == 'cpu'
+  if in_bf16 and on_cpu:
+    # jaxlib has no CPU kernel for some products of bfloat16 with a batch.
+    left, right = (jax.lax.reduce_precision(x, 8, 7) for x in (left, right))
+  if not in_bf16 or on_cpu:
     highest = jax.lax.Precision.HIGHEST
     return jnp.einsum(subscripts, left, right, precision=highest)
   return jnp.einsum(
