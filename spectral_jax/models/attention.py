@@ -13,9 +13,9 @@ import numpy as np
 
 from spectral_jax.core.platform import planned_platform
 
-# Of queries, and how many a part has at least; else 128, a TPU's tile.
+# The most parts that queries are taken in, and how many a part has at least.
 _PARTS = 4
-_LEAST = {'cpu': 64}
+_LEAST = 64
 
 
 def causal_attention(
@@ -23,15 +23,17 @@ def causal_attention(
 ) -> jax.Array:
   """Scaled dot-product attention in which no token sees a later one.
 
-  Queries are taken in up to four parts, each with the keys up to its last one:
-  of four parts that is 5/8 of the products, the softmax and what is kept for
-  the backward pass. Written out, because on CPU it is faster forward and
-  backward than `jax.nn.dot_product_attention` (benchmarks/attention.py), which
-  takes all keys. The softmax is taken in float32.
+  On CPUs queries are taken in up to four parts, each with the keys up to its
+  last one: of four parts that is 5/8 of the products, the softmax and what is
+  kept for the backward pass. Written out, because there it is faster forward
+  and backward than `jax.nn.dot_product_attention` (benchmarks/attention.py).
+  The softmax is taken in float32.
   """
   q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q_BxTxHxE, k_BxSxHxE, v_BxSxHxE))
   length = q.shape[2]
-  size = max(math.ceil(length / _PARTS), _LEAST.get(planned_platform(), 128))
+  size = length
+  if planned_platform() == 'cpu':
+    size = max(math.ceil(length / _PARTS), _LEAST)
   parts = []
   for first in range(0, length, size):
     last = min(first + size, length)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.layers.product import matrix_product
 from spectral_jax.models.attention import Cache, causal_attention
 
 # The name of the stack of blocks that are scanned.
@@ -258,7 +259,11 @@ class Transformer(nn.Module):
     x_BxTxD, cache = self._blocks(x_BxTxD, train, cache, start)
     x_BxTxD = config.norm('final_norm')(x_BxTxD)
     logits_BxTxV = nn.Dense(
-      self.vocabulary, use_bias=False, dtype=config.dtype, name='head'
+      self.vocabulary,
+      use_bias=False,
+      dtype=config.dtype,
+      dot_general=matrix_product,
+      name='head',
     )(x_BxTxD)
     return logits_BxTxV.astype(jnp.float32), cache
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spectral_jax.core.platform import planned_for
 from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.attention import causal_attention
@@ -120,6 +121,25 @@ def test_attention_equals_jaxs_forward_and_backward(length: int) -> None:
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, jaxs
   )
+
+
+@pytest.mark.parametrize(
+  ('platform', 'length', 'sizes'),
+  [
+    ('cpu', 96, [(64, 64), (32, 96)]),
+    ('cpu', 1024, [(256, keys) for keys in (256, 512, 768, 1024)]),
+    ('tpu', 1024, [(1024, 1024)]),
+  ],
+)
+def test_on_cpus_queries_meet_no_later_part(
+  platform: str, length: int, sizes: list[tuple[int, int]]
+) -> None:
+  floats = jax.ShapeDtypeStruct((1, length, 1, 8), jnp.float32)
+  with planned_for(platform):
+    # A function of its own: what was traced for a platform is kept.
+    program = jax.make_jaxpr(lambda *qkv: causal_attention(*qkv))(*[floats] * 3)
+  shapes = re.findall(r':f32\[1,1,(\d+),(\d+)\] = exp ', str(program))
+  assert [tuple(map(int, shape)) for shape in shapes] == sizes
 
 
 def test_attention_keeps_the_dtype() -> None:
