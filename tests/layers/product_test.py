@@ -1,16 +1,25 @@
 """The product of a layer: of matrices on CPUs, and what it must not touch."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from spectral_jax.core.platform import planned_for
+from spectral_jax.layers.dense import SpectralDense
+from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.layers.low_rank import LowRankDense
 from spectral_jax.layers.product import matrix_product
+from spectral_jax.nnx import SpectralLinear
+
+INIT = nn.initializers.lecun_normal()
 
 
 def draw(*shape: int) -> jax.Array:
@@ -73,3 +82,25 @@ def test_what_someone_has_placed_stays_where_it_is() -> None:
   assert jax.typeof(outputs).sharding.spec == PartitionSpec(
     'data', 'sequence', None
   )
+
+
+LAYERS: dict[str, Callable[[], Callable[[jax.Array], Any]]] = {
+  'dense': lambda: _applied(
+    LinearConfig('dense').make(5, seed=0, kernel_init=INIT, name='out')
+  ),
+  'spectral': lambda: _applied(SpectralDense(5, method='fft')),
+  'low_rank': lambda: _applied(LowRankDense(5, rank=2)),
+  'nnx': lambda: SpectralLinear(4, 5, method='fft', rngs=nnx.Rngs(0)),
+}
+
+
+def _applied(layer: nn.Module) -> Callable[[jax.Array], Any]:
+  return lambda x: layer.init_with_output(jax.random.key(0), x)[0]
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_layers_multiply_matrices(name: str) -> None:
+  program = str(jax.make_jaxpr(LAYERS[name]())(draw(2, 3, 4)))
+  shapes = re.findall(r':f32\[([\d,]+)\] = dot_general', program)
+  assert '6,5' in shapes
+  assert not [shape for shape in shapes if shape.startswith('2,3,')]
