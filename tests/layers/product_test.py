@@ -36,6 +36,7 @@ def draw(*shape: int) -> jax.Array:
     ((2, 3, 4), (3, 5), (((1,), (0,)), ((), ()))),
     ((2, 3, 4), (4, 3, 5), (((1, 2), (1, 0)), ((), ()))),
     ((2, 3, 4), (2, 4, 5), (((2,), (1,)), ((0,), (0,)))),
+    ((2, 3), (2, 5), (((), ()), ((0,), (0,)))),
   ],
 )
 def test_it_equals_dot_general_forward_and_backward(
@@ -76,7 +77,7 @@ def test_what_someone_has_placed_stays_where_it_is() -> None:
   mesh = jax.make_mesh((2, 2), ('data', 'sequence'), axis_types=axes)
   with jax.set_mesh(mesh):
     spec = PartitionSpec('data', 'sequence')
-    x = jax.device_put(draw(2, 4, 6), NamedSharding(mesh, spec))
+    x = jax.device_put(draw(4, 4, 6), NamedSharding(mesh, spec))
     product = jax.jit(matrix_product, static_argnums=2)
     outputs = product(x, draw(6, 8), (((2,), (0,)), ((), ())))
   assert jax.typeof(outputs).sharding.spec == PartitionSpec(
