@@ -74,6 +74,11 @@ def test_rows_are_trained_once_and_told(text: Path, tmp_path: Path) -> None:
   assert (workdir / 'tables.md').read_text() == table
 
 
+def test_rows_of_other_names_are_of_other_recipes() -> None:
+  recipes = {(row.base, row.flags, row.corpus) for row in ROWS.values()}
+  assert len(recipes) == len(ROWS)
+
+
 def test_a_finished_run_is_of_the_row_s_recipe(tmp_path: Path) -> None:
   run = Run(ROWS['random-nm4'], 500, 0, (), tmp_path)
   assert not run.finished()
