@@ -151,7 +151,7 @@ def draw_steps(
       label = f'{score.row.rate:g}' if table.against == 'rate' else ''
       _curve(panel, logs[score.row.name], color, label or score.row.label)
     if dense and dense not in group:
-      _curve(panel, logs[dense.row.name], 'black', 'dense')
+      _curve(panel, logs[dense.row.name], 'black', dense.row.label)
     panel.set_title(name, fontsize=10)
     panel.grid(alpha=0.3)
     panel.legend(fontsize=8)
