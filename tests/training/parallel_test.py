@@ -327,5 +327,5 @@ def test_kernels_are_rebuilt_by_their_method_and_as_often_as_asked() -> None:
     spectral, program = traced(rounded, accumulate=4, rebuild_every=every)
     dense, _ = traced(DENSE, accumulate=4, rebuild_every=every)
     rebuilding[every] = spectral - dense
-    assert 'bf16' in program
+    assert 'reduce_precision' in program  # as CPUs round to bfloat16
   assert rebuilding['microbatch'] == 4 * rebuilding['step']
