@@ -205,18 +205,6 @@ _TABLES = (
     ),
   ),
   Table(
-    'initial_scale_long',
-    'The initial scale, for as long as version 1: AdamW, on the gradients of '
-    'kernels at a quarter',
-    steps=2000,
-    seeds=1,
-    rows=tuple(
-      row(kind, d, kernels=kind != 'dense', scale=scale)
-      for kind, d in (('dense', 1), ('random', 4))
-      for scale in (1.0, 0.5)
-    ),
-  ),
-  Table(
     'attention',
     'Queries, keys and values from one kernel or from three: AdamW',
     steps=500,

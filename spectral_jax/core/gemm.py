@@ -65,11 +65,9 @@ def multiplications(selection: Selection, basis: str = 'dct') -> int:
   if not foldable(selection, basis):
     return b * min(_columns_first(r, c, n, m), _columns_first(c, r, m, n))
   n, m = (n + 1) // 2, (m + 1) // 2
-  pieces = quarters(selection)
-  if b == 1:  # split, and filled up to one shape
-    r, c = (r + 1) // 2, (c + 1) // 2
-  each = min(_columns_first(r, c, n, m), _columns_first(c, r, m, n))
-  return max(pieces, b) * each
+  if b == 1:  # split into pieces, which are filled up to one shape
+    b, r, c = quarters(selection), (r + 1) // 2, (c + 1) // 2
+  return b * min(_columns_first(r, c, n, m), _columns_first(c, r, m, n))
 
 
 def _columns_first(r: int, c: int, n: int, m: int) -> int:
@@ -138,7 +136,7 @@ def _sums_in_panels(
   right_PxBxCxM: jax.Array,
   in_bf16: bool,
 ) -> jax.Array:
-  """The same, a panel of rows at a time."""
+  """The same, a panel of rows at a time, for a TPU's compiler."""
   (p, b, r, n), (*_, c, m) = left_PxBxRxN.shape, right_PxBxCxM.shape
   if _columns_first(r, c, n, m) > _columns_first(c, r, m, n):
     return _sums_in_panels(
@@ -224,11 +222,11 @@ def _product(
   subscripts: str, left: jax.Array, right: jax.Array, in_bf16: bool
 ) -> jax.Array:
   """A product of float32 arrays, the factors maybe rounded, the sums not."""
-  on_cpu = planned_platform() == 'cpu'
-  if in_bf16 and on_cpu:
+  if in_bf16 and planned_platform() == 'cpu':
     # jaxlib has no CPU kernel for some products of bfloat16 with a batch.
     left, right = (jax.lax.reduce_precision(x, 8, 7) for x in (left, right))
-  if not in_bf16 or on_cpu:
+    in_bf16 = False
+  if not in_bf16:
     highest = jax.lax.Precision.HIGHEST
     return jnp.einsum(subscripts, left, right, precision=highest)
   return jnp.einsum(

@@ -44,10 +44,10 @@ def matrix_product(
     tuple(axis) == tuple(free + a for a in contracted)
     and tuple(of_kernel) == contracted
   )
-  placed = settings.get('out_sharding') is not None or any(
+  sharded = settings.get('out_sharding') is not None or any(
     any(jax.typeof(a).sharding.spec) for a in (inputs, kernel)
   )
-  if planned_platform() != 'cpu' or batch or placed or not adjacent:
+  if planned_platform() != 'cpu' or batch or sharded or not adjacent:
     return jax.lax.dot_general(inputs, kernel, dimension_numbers, **settings)
   outer, outputs = inputs.shape[:free], kernel.shape[len(axis) :]
   inner = math.prod(inputs.shape[free:])

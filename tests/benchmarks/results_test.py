@@ -221,6 +221,8 @@ def test_pictures_of_what_was_run(figures: list) -> None:
   path = Path('nowhere.png')
   draw_sizes(TABLE, found, path)
   draw_ranks(TABLE, found, path)
+  dropout = dataclasses.replace(found['dense'], row=ROWS['dense-dropout-0.1'])
+  found = {'lowpass-nm2': found['lowpass-nm2'], dropout.row.name: dropout}
   draw_steps(TABLE, found, dict.fromkeys(found, log), path)
   sizes, ranks, steps = figures
   labels = [text.get_text() for text in sizes.legends[0].get_texts()]
@@ -230,7 +232,10 @@ def test_pictures_of_what_was_run(figures: list) -> None:
     (41.0,),
     (pytest.approx(1.6),),
   )
-  assert [axes.get_title() for axes in steps.axes] == ['lowpass']
+  (panel,) = steps.axes
+  assert panel.get_title() == 'lowpass'
+  legend = [text.get_text() for text in panel.get_legend().get_texts()]
+  assert legend == ['lowpass nm/2', 'dense, dropout 0.1']
 
 
 def test_the_document_shows_its_results() -> None:

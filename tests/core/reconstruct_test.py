@@ -273,8 +273,10 @@ def test_rounded_factors_cost_no_more_than_their_rounding(
   'selection',
   [
     Selection.of('strided', (64, 48), 0.25),
+    Selection.of('strided', (512, 128), 0.25),
     Selection.of('strided', (1064, 32), 0.5),
     Selection.of('block', (64, 48), 0.25),
+    Selection.of('lowpass', (128, 512), 0.5),
     Selection.of('lowpass', (1064, 32), 0.5),
   ],
   ids=str,

@@ -17,6 +17,7 @@ from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.layers.low_rank import LowRankDense
 from spectral_jax.layers.product import matrix_product
+from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.nnx import SpectralLinear
 
 INIT = nn.initializers.lecun_normal()
@@ -104,4 +105,13 @@ def test_layers_multiply_matrices(name: str) -> None:
   program = str(jax.make_jaxpr(LAYERS[name]())(draw(2, 3, 4)))
   shapes = re.findall(r':f32\[([\d,]+)\] = dot_general', program)
   assert '6,5' in shapes
+  assert not [shape for shape in shapes if shape.startswith('2,3,')]
+
+
+def test_so_does_the_whole_model() -> None:
+  model = Transformer(7, TransformerConfig(context=3, width=8, heads=2))
+  tokens = jnp.zeros((2, 3), jnp.int32)
+  program = str(jax.make_jaxpr(model.init)(jax.random.key(0), tokens))
+  shapes = re.findall(r':f32\[([\d,]+)\] = dot_general', program)
+  assert '6,7' in shapes  # the head's logits
   assert not [shape for shape in shapes if shape.startswith('2,3,')]
