@@ -28,9 +28,17 @@ def _scale(size: int) -> np.ndarray:
   return scale
 
 
-def _turn(frequencies: np.ndarray, size: int) -> np.ndarray:
-  """Quarter steps: exp(iπk/2N)."""
-  return np.exp(0.5j * np.pi * frequencies / size)
+def _turn(size: int) -> np.ndarray:
+  """Quarter steps: exp(iπk/2N), of all N frequencies k."""
+  return np.exp(0.5j * np.pi * np.arange(size) / size)
+
+
+def _turn_of_folded(size: int) -> np.ndarray:
+  """Those of `_folded`: the middle one of an even N lacks its mirror image."""
+  turn = _turn(size)[: _half(size)]
+  if size % 2 == 0:
+    turn[-1] *= 1 - 1j
+  return turn
 
 
 def _complex(turn: np.ndarray, dtype: jnp.dtype) -> jax.Array:
@@ -53,8 +61,9 @@ def _unshuffle(values: jax.Array, axis: int) -> jax.Array:
   """The inverse of `_shuffle`."""
   size = values.shape[axis]
   count = (size + 1) // 2
-  even = jax.lax.slice_in_dim(values, 0, count, axis=axis)
-  odd = jnp.flip(jax.lax.slice_in_dim(values, count, size, axis=axis), axis)
+  # Two parts, and no two slices: their gradients are joined, and not added.
+  even, odd = jax.lax.split(values, (count, size - count), axis)
+  odd = jnp.flip(odd, axis)
   if size % 2:  # the last even place has no odd one after it
     pad = [(0, 0)] * values.ndim
     pad[axis] = (0, 1)
@@ -64,13 +73,16 @@ def _unshuffle(values: jax.Array, axis: int) -> jax.Array:
   return jax.lax.slice_in_dim(both.reshape(shape), 0, size, axis=axis)
 
 
-def _mirrored(values: jax.Array, axis: int, count: int) -> jax.Array:
-  """Entries N, N − 1, … along an axis, the first of them, N, being zero."""
-  size = values.shape[axis]
-  last = jax.lax.slice_in_dim(values, size - count + 1, size, axis=axis)
-  pad = [(0, 0)] * values.ndim
-  pad[axis] = (1, 0)
-  return jnp.pad(jnp.flip(last, axis), pad)
+def _folded(values: jax.Array) -> jax.Array:
+  """Frequency k of the last axis and its mirror image as one: x_k − i x_{N−k}.
+
+  [..., N] to [..., N/2 + 1]. The first frequency's image, x_N, is zero.
+  """
+  size, axis = values.shape[-1], values.ndim - 1
+  half = _half(size)
+  low, high = jax.lax.split(values, (half, size - half), axis)
+  pad = [(0, 0)] * axis + [(1, 2 * half - size - 1)]
+  return jax.lax.complex(low, -jnp.pad(jnp.flip(high, axis), pad))
 
 
 def dct(sequences: jax.Array) -> jax.Array:
@@ -87,8 +99,7 @@ def dct(sequences: jax.Array) -> jax.Array:
     [[2.0, 0.0, 0.0, 0.0]]
   """
   size, axis = sequences.shape[-1], sequences.ndim - 1
-  k = np.arange(_half(size))
-  turn = _turn(-k, size) / _scale(size)[k]
+  turn = (_turn(size).conj() / _scale(size))[: _half(size)]
   spectrum = jnp.fft.rfft(_shuffle(sequences, axis))
   spectrum *= _along_last(_complex(turn, sequences.dtype), spectrum.ndim)
   above = -jnp.imag(spectrum)[..., 1 : (size + 1) // 2]
@@ -98,12 +109,9 @@ def dct(sequences: jax.Array) -> jax.Array:
 def idct(sequences: jax.Array) -> jax.Array:
   """The inverse of `dct`, which is its adjoint: X C, [..., N] to [..., N]."""
   size, axis = sequences.shape[-1], sequences.ndim - 1
-  half = _half(size)
-  scale = jnp.asarray(_scale(size), sequences.dtype)
-  wide = sequences * _along_last(scale, sequences.ndim)
-  spectrum = jax.lax.complex(wide[..., :half], -_mirrored(wide, axis, half))
-  turn = _complex(_turn(np.arange(half), size), sequences.dtype)
-  spectrum *= _along_last(turn, spectrum.ndim)
+  turn = _turn_of_folded(size) * _scale(size)[: _half(size)]
+  spectrum = _folded(sequences)
+  spectrum *= _along_last(_complex(turn, sequences.dtype), spectrum.ndim)
   return _unshuffle(jnp.fft.irfft(spectrum, size), axis)
 
 
@@ -116,19 +124,13 @@ def fast_idct2(plane_NxM: jax.Array) -> jax.Array:
   Returns:
     The kernel [N, M]: C_Nᵀ S C_M.
   """
-  n, m = plane_NxM.shape
-  half, dtype = _half(m), plane_NxM.dtype
+  (n, m), dtype = plane_NxM.shape, plane_NxM.dtype
+  spectrum = _folded(plane_NxM)
+  # As along the columns: row k and its mirror image, row N of it being zero.
+  spectrum -= jnp.pad(jnp.flip(1j * spectrum[1:], 0), ((1, 0), (0, 0)))
   # Factors of rows and of columns: their product would be a large constant.
-  wide = plane_NxM * jnp.asarray(_scale(n)[:, None], dtype)
-  wide *= jnp.asarray(_scale(m)[None], dtype)
-  below = _mirrored(wide, 0, n)
-  # In each axis cos θ is the half of e^{iθ} + e^{-iθ}; of the four products
-  # those with a zero frequency's mirror, N or M, vanish.
-  spectrum = jax.lax.complex(
-    wide[:, :half] - _mirrored(below, 1, half),
-    -(below[:, :half] + _mirrored(wide, 1, half)),
-  )
-  spectrum *= _complex(_turn(np.arange(n), n)[:, None], dtype)
-  spectrum *= _complex(_turn(np.arange(half), m)[None], dtype)
+  spectrum *= _complex((_turn(n) * _scale(n))[:, None], dtype)
+  turn = _turn_of_folded(m) * _scale(m)[: _half(m)]
+  spectrum *= _complex(turn[None], dtype)
   kernel = jnp.fft.irfft2(spectrum, s=(n, m))
   return _unshuffle(_unshuffle(kernel, 1), 0)
