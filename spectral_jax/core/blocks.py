@@ -11,7 +11,7 @@ Shapes: kernel [N, M]; P pieces of B blocks of R×C coefficients.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +19,31 @@ import numpy as np
 
 from spectral_jax.core.selection import Selection
 
+# Of the rows of blocks, and of their columns: 0 for even frequencies, 1 for odd
+# ones, and 0 along an axis that is not folded.
+Parity = tuple[int, int]
+
 
 class Blocks(NamedTuple):
-  """Coefficients [B, R, C]; frequencies of rows [B, R] and columns [B, C].
-
-  Stacked pieces have an axis before these, P.
-  """
+  """Coefficients [B, R, C]; frequencies of rows [B, R] and columns [B, C]."""
 
   coefficients: jax.Array
   rows: np.ndarray
   columns: np.ndarray
 
 
-# Of a block's rows, and of its columns: 0 for even frequencies, 1 for odd.
-Parity = tuple[int, int]
+class Pieces(NamedTuple):
+  """The blocks of each parity, along an axis before those of `Blocks`, P."""
+
+  parities: tuple[Parity, ...]
+  coefficients: jax.Array
+  rows: np.ndarray
+  columns: np.ndarray
+
+  def apart(self) -> dict[Parity, Blocks]:
+    """The blocks of each parity by themselves."""
+    blocks = map(Blocks, self.coefficients, self.rows, self.columns)
+    return dict(zip(self.parities, blocks, strict=True))
 
 
 def place(
@@ -46,15 +57,6 @@ def place(
     coefficients.ravel(), unique_indices=True, mode='promise_in_bounds'
   )
   return flat.reshape(rows, columns)
-
-
-def _blocks_of(coefficients: jax.Array, selection: Selection) -> Blocks:
-  """The stored blocks, or the bounding box that the coefficients lie in."""
-  rows, columns = selection.frequencies
-  if len(selection.layout) != 3:
-    box = (rows.size, columns.size)
-    coefficients = place(coefficients, selection, box)[None]
-  return Blocks(coefficients, rows, columns)
 
 
 def foldable(selection: Selection, basis: str) -> bool:
@@ -74,60 +76,55 @@ def quarters(selection: Selection) -> int:
 
 def by_parity(
   coefficients: jax.Array, selection: Selection, folds: Sequence[bool]
-) -> dict[Parity, Blocks]:
+) -> Pieces:
   """The blocks of each parity of frequencies, along the folded axes."""
-  blocks = _blocks_of(coefficients, selection)
-  if not any(folds):
-    return {(0, 0): blocks}
-  if len(blocks.rows) > 1:  # of an even stride: a block's frequencies are alike
-    stored, rows, columns = blocks
-    pieces = [Blocks(stored[p::2], rows[p::2], columns[p::2]) for p in (0, 1)]
+  rows, columns = selection.frequencies
+  if len(rows) > 1:
+    # Of an even stride, if any axis is folded: every other block is alike.
+    parts = 1 + any(folds)
+
+    def apart(blocks: Any) -> Any:
+      return blocks.reshape(-1, parts, *blocks.shape[1:]).swapaxes(0, 1)
+
+    coefficients, rows, columns = map(apart, (coefficients, rows, columns))
   else:
-    pieces = _split(blocks, *(2 if fold else 1 for fold in folds))
-  return {
-    (
-      int(folds[0] and piece.rows[0, 0] % 2),
-      int(folds[1] and piece.columns[0, 0] % 2),
-    ): piece
-    for piece in pieces
-    if piece.coefficients.size
-  }
+    box_RxC = (
+      coefficients[0]
+      if selection.kind == 'strided'
+      else place(coefficients, selection, (rows.size, columns.size))
+    )
+    coefficients, rows, columns = _split(box_RxC, folds)
+  parities = tuple(
+    (int(folds[0] and i % 2), int(folds[1] and j % 2))
+    for i, j in zip(rows[:, 0, 0], columns[:, 0, 0], strict=True)
+  )
+  return Pieces(parities, coefficients, rows, columns)
 
 
-def _split(blocks: Blocks, up: int, across: int) -> list[Blocks]:
-  """A single block's frequencies i mod `up` and j mod `across`, apart."""
-  (plane_RxC,), rows, columns = blocks
-  r, c = plane_RxC.shape
-  padded = jnp.pad(plane_RxC, ((0, -r % up), (0, -c % across)))
+def _split(
+  box_RxC: jax.Array, folds: Sequence[bool]
+) -> tuple[jax.Array, np.ndarray, np.ndarray]:
+  """The lowest R×C frequencies by parity, each filled up to one shape."""
+  up, across = (
+    2 if fold and size > 1 else 1
+    for fold, size in zip(folds, box_RxC.shape, strict=True)
+  )
+  r, c = box_RxC.shape
+  padded = jnp.pad(box_RxC, ((0, r % up), (0, c % across)))
   # Rows, then columns, and no slices with a stride: of these a TPU's compiler
   # makes a large program, slowly, and of one transposition large temporaries.
   by_rows = padded.reshape(-1, up, padded.shape[1]).swapaxes(0, 1)
   apart = by_rows.reshape(*by_rows.shape[:2], -1, across)
   apart = apart.swapaxes(2, 3).swapaxes(1, 2)
-  pieces = []
-  for p in range(up):
-    for q in range(across):
-      own = rows[:, p::up], columns[:, q::across]
-      kept = apart[p, q, : own[0].size, : own[1].size]
-      pieces.append(Blocks(kept[None], *own))
-  return pieces
-
-
-def stack(pieces: Sequence[Blocks]) -> Blocks:
-  """Pieces along an axis of their own, filled up with zeros to one shape."""
-  r, c = (
-    max(sizes)
-    for sizes in zip(*(p.coefficients.shape[1:] for p in pieces), strict=True)
-  )
-
-  def fill(piece: Blocks) -> Blocks:
-    _, own_r, own_c = piece.coefficients.shape
-    up, across = (0, r - own_r), (0, c - own_c)
-    return Blocks(
-      jnp.pad(piece.coefficients, ((0, 0), up, across)),
-      np.pad(piece.rows, ((0, 0), up)),
-      np.pad(piece.columns, ((0, 0), across)),
+  # Zeros are of any frequency; that of the first will do.
+  rows, columns = (
+    (np.arange(filled) % size).reshape(-1, parts).T
+    for filled, size, parts in zip(
+      padded.shape, (r, c), (up, across), strict=True
     )
-
-  coefficients, rows, columns = zip(*map(fill, pieces), strict=True)
-  return Blocks(jnp.stack(coefficients), np.stack(rows), np.stack(columns))
+  )
+  return (
+    apart.reshape(up * across, 1, *apart.shape[2:]),
+    np.repeat(rows, across, axis=0)[:, None],
+    np.tile(columns, (up, 1))[:, None],
+  )

@@ -60,7 +60,7 @@ def fused_product(
     return folded_product(inputs_TxN, coefficients, selection, precision)
 
   halves = foldable(selection, 'dct')
-  pieces = by_parity(coefficients, selection, (halves, halves))
+  pieces = by_parity(coefficients, selection, (halves, halves)).apart()
 
   def product(x: jax.Array, blocks: Blocks) -> jax.Array:
     return _multiply(x, blocks, selection.shape, halves, precision)

@@ -17,12 +17,11 @@ import jax.numpy as jnp
 
 from spectral_jax.core.basis import basis_rows
 from spectral_jax.core.blocks import (
-  Blocks,
   Parity,
+  Pieces,
   by_parity,
   foldable,
   quarters,
-  stack,
 )
 from spectral_jax.core.part import Part
 from spectral_jax.core.platform import planned_platform
@@ -76,7 +75,7 @@ def _columns_first(r: int, c: int, n: int, m: int) -> int:
 
 
 def sums_of_blocks(
-  pieces: Mapping[Parity, Blocks],
+  pieces: Pieces,
   shape: tuple[int, int],
   basis: str,
   part: Part | None,
@@ -84,29 +83,26 @@ def sums_of_blocks(
   folds: Sequence[bool],
 ) -> dict[Parity, jax.Array]:
   """The kernel of each piece, or a part; of a folded axis the first half."""
-
-  def bases(blocks: Blocks) -> tuple[jax.Array, jax.Array]:
-    left, right = (
-      basis_rows(
-        basis,
-        size,
-        rows,
-        blocks.coefficients.dtype,
-        (size + 1) // 2 if fold else None,
-      )
-      for size, rows, fold in zip(shape, blocks[1:], folds, strict=True)
+  left, right = (
+    basis_rows(
+      basis,
+      size,
+      rows,
+      pieces.coefficients.dtype,
+      (size + 1) // 2 if fold else None,
     )
-    if part is not None and part.axis == 0:
-      left = part.cut(left, -1)
-    elif part is not None:
-      right = part.cut(right, -1)
-    return left, right
-
+    for size, rows, fold in zip(
+      shape, (pieces.rows, pieces.columns), folds, strict=True
+    )
+  )
+  if part is not None and part.axis == 0:
+    left = part.cut(left, -1)
+  elif part is not None:
+    right = part.cut(right, -1)
   # Together: each product has its cost, for a TPU's compiler above all.
-  together = stack(list(pieces.values()))
   multiply = _sums_in_panels if planned_platform() == 'tpu' else _sums
-  kernels = multiply(together.coefficients, *bases(together), in_bf16)
-  return dict(zip(pieces, kernels, strict=True))
+  kernels = multiply(pieces.coefficients, left, right, in_bf16)
+  return dict(zip(pieces.parities, kernels, strict=True))
 
 
 def _sums(
