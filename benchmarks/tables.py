@@ -141,6 +141,18 @@ _TABLES = (
     ),
   ),
   Table(
+    'kernels_rates',
+    'The learning rate of AdamW on the gradients of kernels',
+    steps=2000,
+    seeds=1,
+    rows=tuple(
+      row(kind, d, kernels=kind != 'dense', rate=rate)
+      for kind, d in (('dense', 1), ('random', 2), ('random', 4))
+      for rate in (1.5e-3, 3e-3)
+    ),
+    against='rate',
+  ),
+  Table(
     'kernels_longer',
     'Adam on the gradients of kernels for longer: does the difference vanish?',
     steps=5000,
@@ -165,12 +177,12 @@ _TABLES = (
   Table(
     'dropout',
     'Where the dense model learns its text by heart: dropout or not; AdamW, on '
-    'the gradients of kernels at a quarter',
+    'the gradients of kernels at a half and a quarter',
     steps=10_000,
     seeds=1,
     rows=tuple(
       row(kind, d, kernels=kind != 'dense', dropout=dropout)
-      for kind, d in (('dense', 1), ('random', 4))
+      for kind, d in (('dense', 1), ('random', 2), ('random', 4))
       for dropout in (0.0, 0.1)
     ),
   ),
@@ -280,8 +292,22 @@ _TABLES = (
     for dense, wider, parameters in (
       (68, ((4, 128),), 243_168),
       (92, ((2, 128),), 434_976),
-      (128, ((2, 176), (4, 248)), 826_368),
     )
+  ),
+  Table(
+    'width_128',
+    'Equal stored parameters: wider spectral models against the dense one of '
+    'the paper, at two learning rates; AdamW on the gradients of kernels',
+    steps=2000,
+    seeds=3,
+    rows=(
+      row('dense'),
+      *(
+        row('random', d, width=width, kernels=True, rate=rate)
+        for d, width in ((2, 176), (4, 248))
+        for rate in (1.5e-3, 3e-3)
+      ),
+    ),
   ),
   *(
     Table(

@@ -39,7 +39,7 @@ def print_ratios(title: str, times: Mapping[str, list[float]]) -> None:
   for name, values in times.items():
     median = statistics.median(values)
     print(
-      f'| {name} | {median:.1f} | {min(values):.1f} | {median / first:.3f} |'
+      f'| {name} | {median:.2f} | {min(values):.2f} | {median / first:.3f} |'
     )
 
 
