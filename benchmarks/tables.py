@@ -297,7 +297,7 @@ _TABLES = (
   Table(
     'width_128',
     'Equal stored parameters: wider spectral models against the dense one of '
-    'the paper, at two learning rates; AdamW on the gradients of kernels',
+    'the paper, at three learning rates; AdamW on the gradients of kernels',
     steps=2000,
     seeds=3,
     rows=(
@@ -305,7 +305,7 @@ _TABLES = (
       *(
         row('random', d, width=width, kernels=True, rate=rate)
         for d, width in ((2, 176), (4, 248))
-        for rate in (1.5e-3, 3e-3)
+        for rate in (1e-3, 1.5e-3, 3e-3)
       ),
     ),
   ),
