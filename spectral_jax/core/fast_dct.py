@@ -34,10 +34,10 @@ def _turn(size: int) -> np.ndarray:
 
 
 def _turn_of_folded(size: int) -> np.ndarray:
-  """Those of `_folded`: the middle one of an even N lacks its mirror image."""
-  turn = _turn(size)[: _half(size)]
+  """Those of `_folded`, by the cosines' norms."""
+  turn = (_turn(size) * _scale(size))[: _half(size)]
   if size % 2 == 0:
-    turn[-1] *= 1 - 1j
+    turn[-1] *= 1 - 1j  # the middle one is its own mirror image
   return turn
 
 
@@ -61,7 +61,6 @@ def _unshuffle(values: jax.Array, axis: int) -> jax.Array:
   """The inverse of `_shuffle`."""
   size = values.shape[axis]
   count = (size + 1) // 2
-  # Two parts, and no two slices: their gradients are joined, and not added.
   even, odd = jax.lax.split(values, (count, size - count), axis)
   odd = jnp.flip(odd, axis)
   if size % 2:  # the last even place has no odd one after it
@@ -76,10 +75,12 @@ def _unshuffle(values: jax.Array, axis: int) -> jax.Array:
 def _folded(values: jax.Array) -> jax.Array:
   """Frequency k of the last axis and its mirror image as one: x_k − i x_{N−k}.
 
-  [..., N] to [..., N/2 + 1]. The first frequency's image, x_N, is zero.
+  [..., N] to [..., N/2 + 1]. The first frequency's image, x_N, is zero, and the
+  middle one's of an even N is left to `_turn_of_folded`.
   """
   size, axis = values.shape[-1], values.ndim - 1
   half = _half(size)
+  # Two parts, and no two slices: gradients are then joined, and not added.
   low, high = jax.lax.split(values, (half, size - half), axis)
   pad = [(0, 0)] * axis + [(1, 2 * half - size - 1)]
   return jax.lax.complex(low, -jnp.pad(jnp.flip(high, axis), pad))
@@ -109,9 +110,9 @@ def dct(sequences: jax.Array) -> jax.Array:
 def idct(sequences: jax.Array) -> jax.Array:
   """The inverse of `dct`, which is its adjoint: X C, [..., N] to [..., N]."""
   size, axis = sequences.shape[-1], sequences.ndim - 1
-  turn = _turn_of_folded(size) * _scale(size)[: _half(size)]
+  turn = _complex(_turn_of_folded(size), sequences.dtype)
   spectrum = _folded(sequences)
-  spectrum *= _along_last(_complex(turn, sequences.dtype), spectrum.ndim)
+  spectrum *= _along_last(turn, spectrum.ndim)
   return _unshuffle(jnp.fft.irfft(spectrum, size), axis)
 
 
@@ -130,7 +131,6 @@ def fast_idct2(plane_NxM: jax.Array) -> jax.Array:
   spectrum -= jnp.pad(jnp.flip(1j * spectrum[1:], 0), ((1, 0), (0, 0)))
   # Factors of rows and of columns: their product would be a large constant.
   spectrum *= _complex((_turn(n) * _scale(n))[:, None], dtype)
-  turn = _turn_of_folded(m) * _scale(m)[: _half(m)]
-  spectrum *= _complex(turn[None], dtype)
+  spectrum *= _complex(_turn_of_folded(m)[None], dtype)
   kernel = jnp.fft.irfft2(spectrum, s=(n, m))
   return _unshuffle(_unshuffle(kernel, 1), 0)
