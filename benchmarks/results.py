@@ -199,8 +199,11 @@ def markdown(table: Table, results: Mapping[str, Any]) -> str:
 
 def _missing(table: Table, found: Mapping[str, Scores]) -> str:
   """A paragraph that names the rows of the table that were not run."""
+  labels = [row.label for row in table.rows]
   missing = [
-    f'{row.label} at {row.rate:g}' if table.against == 'rate' else row.label
+    row.label
+    if labels.count(row.label) == 1
+    else f'{row.label} at {row.rate:g}'
     for row in table.rows
     if row.name not in found
   ]

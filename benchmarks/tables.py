@@ -148,7 +148,7 @@ _TABLES = (
     rows=tuple(
       row(kind, d, kernels=kind != 'dense', rate=rate)
       for kind, d in (('dense', 1), ('random', 2), ('random', 4))
-      for rate in (1.5e-3, 3e-3)
+      for rate in (1.5e-3, 3e-3, 6e-3)
     ),
     against='rate',
   ),
@@ -156,7 +156,7 @@ _TABLES = (
     'kernels_longer',
     'Adam on the gradients of kernels for longer: does the difference vanish?',
     steps=5000,
-    seeds=1,
+    seeds=2,
     rows=(
       row('dense'),
       *(row('random', d, kernels=True) for d in (2, 4)),
@@ -280,18 +280,14 @@ _TABLES = (
       steps=2000,
       seeds=3,
       rows=(
-        row('dense', width=dense),
-        *(
-          row('random', d, width=width, kernels=kernels)
-          for d, width in wider
-          for kernels in (False, True)
-        ),
+        *(row('dense', width=dense, rate=rate) for rate in rates),
+        *(row('random', d, kernels=kernels) for kernels in (False, True)),
       ),
       dense_parameters=parameters,
     )
-    for dense, wider, parameters in (
-      (68, ((4, 128),), 243_168),
-      (92, ((2, 128),), 434_976),
+    for dense, rates, d, parameters in (
+      (68, (3e-3, 6e-3, 9e-3, 1.2e-2), 4, 243_168),
+      (92, (3e-3, 4.5e-3), 2, 434_976),
     )
   ),
   Table(

@@ -184,6 +184,13 @@ def test_a_table_in_markdown() -> None:
   )
 
 
+def test_rows_that_were_not_run_are_told_apart_by_their_rates() -> None:
+  rows = (*TABLE.rows, ROWS['dense-0.006'], ROWS['low-rank-48'])
+  text = results.markdown(dataclasses.replace(TABLE, rows=rows), RESULTS)
+  missing = text.splitlines()[-1]
+  assert missing == 'Not run: low rank 16; dense at 0.006; low rank 48.'
+
+
 def test_the_command_tells_what_was_not_the_table_s() -> None:
   table = dataclasses.replace(TABLE, steps=500)
   text = results.markdown(table, RESULTS)
