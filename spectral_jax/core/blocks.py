@@ -33,17 +33,14 @@ class Blocks(NamedTuple):
 
 
 class Pieces(NamedTuple):
-  """The blocks of each parity, along an axis before those of `Blocks`, P."""
+  """P parities, and the blocks of each along an axis before all others."""
 
   parities: tuple[Parity, ...]
-  coefficients: jax.Array
-  rows: np.ndarray
-  columns: np.ndarray
+  blocks: Blocks
 
   def apart(self) -> dict[Parity, Blocks]:
     """The blocks of each parity by themselves."""
-    blocks = map(Blocks, self.coefficients, self.rows, self.columns)
-    return dict(zip(self.parities, blocks, strict=True))
+    return dict(zip(self.parities, map(Blocks, *self.blocks), strict=True))
 
 
 def place(
@@ -83,27 +80,25 @@ def by_parity(
     # Of an even stride, if any axis is folded: every other block is alike.
     parts = 1 + any(folds)
 
-    def apart(blocks: Any) -> Any:
-      return blocks.reshape(-1, parts, *blocks.shape[1:]).swapaxes(0, 1)
+    def in_turn(stored: Any) -> Any:
+      return stored.reshape(-1, parts, *stored.shape[1:]).swapaxes(0, 1)
 
-    coefficients, rows, columns = map(apart, (coefficients, rows, columns))
+    blocks = Blocks(*map(in_turn, (coefficients, rows, columns)))
   else:
     box_RxC = (
       coefficients[0]
       if selection.kind == 'strided'
       else place(coefficients, selection, (rows.size, columns.size))
     )
-    coefficients, rows, columns = _split(box_RxC, folds)
+    blocks = _split(box_RxC, folds)
   parities = tuple(
     (int(folds[0] and i % 2), int(folds[1] and j % 2))
-    for i, j in zip(rows[:, 0, 0], columns[:, 0, 0], strict=True)
+    for i, j in zip(blocks.rows[:, 0, 0], blocks.columns[:, 0, 0], strict=True)
   )
-  return Pieces(parities, coefficients, rows, columns)
+  return Pieces(parities, blocks)
 
 
-def _split(
-  box_RxC: jax.Array, folds: Sequence[bool]
-) -> tuple[jax.Array, np.ndarray, np.ndarray]:
+def _split(box_RxC: jax.Array, folds: Sequence[bool]) -> Blocks:
   """The lowest R×C frequencies by parity, each filled up to one shape."""
   up, across = (
     2 if fold and size > 1 else 1
@@ -123,7 +118,7 @@ def _split(
       padded.shape, (r, c), (up, across), strict=True
     )
   )
-  return (
+  return Blocks(
     apart.reshape(up * across, 1, *apart.shape[2:]),
     np.repeat(rows, across, axis=0)[:, None],
     np.tile(columns, (up, 1))[:, None],

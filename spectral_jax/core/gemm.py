@@ -83,17 +83,12 @@ def sums_of_blocks(
   folds: Sequence[bool],
 ) -> dict[Parity, jax.Array]:
   """The kernel of each piece, or a part; of a folded axis the first half."""
+  parities, (coefficients, *frequencies) = pieces
   left, right = (
     basis_rows(
-      basis,
-      size,
-      rows,
-      pieces.coefficients.dtype,
-      (size + 1) // 2 if fold else None,
+      basis, size, each, coefficients.dtype, (size + 1) // 2 if fold else None
     )
-    for size, rows, fold in zip(
-      shape, (pieces.rows, pieces.columns), folds, strict=True
-    )
+    for size, each, fold in zip(shape, frequencies, folds, strict=True)
   )
   if part is not None and part.axis == 0:
     left = part.cut(left, -1)
@@ -101,8 +96,8 @@ def sums_of_blocks(
     right = part.cut(right, -1)
   # Together: each product has its cost, for a TPU's compiler above all.
   multiply = _sums_in_panels if planned_platform() == 'tpu' else _sums
-  kernels = multiply(pieces.coefficients, left, right, in_bf16)
-  return dict(zip(pieces.parities, kernels, strict=True))
+  kernels = multiply(coefficients, left, right, in_bf16)
+  return dict(zip(parities, kernels, strict=True))
 
 
 def _sums(

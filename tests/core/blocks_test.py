@@ -54,6 +54,6 @@ def test_pieces_hold_every_coefficient_under_its_parity(
 def test_blocks_that_are_stored_are_not_laid_out(count: int) -> None:
   blocks = Selection('strided', (8, 12), count, seed=1)
   split = functools.partial(by_parity, selection=blocks, folds=(True, True))
-  program = jax.make_jaxpr(lambda c: split(c).coefficients)
+  program = jax.make_jaxpr(lambda c: split(c).blocks.coefficients)
   used = {e.primitive.name for e in program(jnp.ones(blocks.layout)).eqns}
   assert not used & {'gather', 'scatter', 'concatenate', 'pad'}
