@@ -79,42 +79,39 @@ def draw_sizes(table: Table, found: Mapping[str, Scores], path: Path) -> None:
 
 
 def draw_ranks(table: Table, found: Mapping[str, Scores], path: Path) -> None:
-  """Draws the loss against the stable rank of the rows that have one."""
+  """Draws the loss against the stable rank of the rows that have one.
+
+  The area of a mark is in proportion to the square root of the parameters that
+  the row stores; a line joins a family by their number.
+  """
   figure = Figure(figsize=(9, 6), layout='constrained')
   axes = figure.subplots()
   for name, group in _groups(table, found).items():
     points = [
-      (score.stable_rank, score.loss, score.row.label)
+      (score.parameters, score.stable_rank, score.loss)
       for score in group
       if score.stable_rank is not None
     ]
     if not points:
       continue
-    ranks, losses, labels = zip(*points, strict=True)
+    parameters, ranks, losses = np.transpose(sorted(points))
     kind = _kind(group[0].row)
     color, marker = _STYLES[kind]
-    axes.plot(
+    axes.plot(ranks, losses, color=color, linewidth=0.8, alpha=0.4)
+    axes.scatter(
       ranks,
       losses,
-      color=color,
+      s=100 * np.sqrt(parameters / table.dense_parameters),
       marker=marker,
-      markersize=12 if marker == '*' else 7,
-      linestyle='',
-      markerfacecolor=color if name == kind else 'none',
+      edgecolors=color,
+      facecolors=color if name == kind else 'white',
       label=name,
+      zorder=2,
     )
-    for rank, loss, label in zip(ranks, losses, labels, strict=True):
-      size = label.removeprefix(kind).split(',')[0].strip()
-      axes.annotate(
-        size,
-        (rank, loss),
-        xytext=(6, 4),
-        textcoords='offset points',
-        fontsize=7,
-        color=color,
-      )
-  axes.margins(x=0.08)  # the last label's room
-  axes.set_xlabel('stable rank, mean of the linear layers')
+  axes.set_xlabel(
+    'stable rank, mean of the linear layers; the smaller a mark, the fewer '
+    'parameters'
+  )
   axes.set_ylabel(_LOSS)
   _finish(figure, axes, table, path)
 

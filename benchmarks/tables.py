@@ -282,12 +282,17 @@ _TABLES = (
       rows=(
         *(row('dense', width=dense, rate=rate) for rate in rates),
         *(row('random', d, kernels=kernels) for kernels in (False, True)),
+        *(
+          row('random', d, width=width, kernels=True, rate=1.5e-3)
+          for d, width in wider
+        ),
       ),
       dense_parameters=parameters,
     )
-    for dense, rates, d, parameters in (
-      (68, (3e-3, 6e-3, 9e-3, 1.2e-2), 4, 243_168),
-      (92, (3e-3, 4.5e-3), 2, 434_976),
+    for dense, rates, d, wider, parameters in (
+      (48, (6e-3, 9e-3, 1.2e-2), 10, (), 125_568),
+      (68, (3e-3, 6e-3, 9e-3, 1.2e-2), 4, (), 243_168),
+      (92, (3e-3, 4.5e-3), 2, ((4, 176), (8, 244)), 434_976),
     )
   ),
   Table(
