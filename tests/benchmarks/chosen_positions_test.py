@@ -26,7 +26,9 @@ COMMAND = ('-m', 'benchmarks.chosen_positions')
 QUARTER = Selection('random', (2, 8), 4)
 
 
-def _experiment(text: Path, keep: float = 1.0, steps: int = 12) -> Experiment:
+def _experiment(
+  text: Path, *extra: str, keep: float = 1.0, steps: int = 12
+) -> Experiment:
   row = ROWS['random-nm1']
   flat = recipe(
     row.base,
@@ -37,6 +39,7 @@ def _experiment(text: Path, keep: float = 1.0, steps: int = 12) -> Experiment:
       f'--config.train.steps={steps}',
       f'--config.data.path={text}',
       '--config.mesh.data=1',
+      *extra,
     ),
   )
   recipe_ = unflatten_dict(flat, sep='.')['config']
@@ -104,9 +107,9 @@ def test_k_positions_are_trained_to_the_end(
 
   monkeypatch.setattr(chosen_positions, 'keep_only', spy)
   monkeypatch.setattr(chosen_positions.step, 'make_train_step', make)
-  plan = Plan(by, 0.25, warm_up=4, every=2)
+  plan = Plan(by, 0.25, warm_up=4, every=2, until=8)
   end = chosen_positions.train(_experiment(text, steps=16), plan)
-  # Rechosen at the steps 6 and 8, half of the 16; at first by weight.
+  # Rechosen at the steps 6 and 8; at first by weight.
   assert len(kept) == (3 if by == 'rechosen' else 1)
   assert len(compiled) == 1
   assert compiled[0]._cache_size() == 1
@@ -130,6 +133,45 @@ def test_k_positions_are_trained_to_the_end(
       moved = round(0.1 * count)
       assert count - 2 * moved <= same <= count - 1
     assert not np.allclose(final[name], after[name])
+
+
+@pytest.mark.parametrize(
+  'gradients', [pytest.param('coefficients', marks=pytest.mark.long), 'kernels']
+)
+def test_the_gradual_choice_drops_the_weakest_by_and_by(
+  text: Path, gradients: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  kept = []
+  keep_only = chosen_positions.keep_only
+
+  def spy(state, masks, *, widen):  # type: ignore[no-untyped-def]
+    kept.append((_coefficients(state.params), masks))
+    return keep_only(state, masks, widen=widen)
+
+  monkeypatch.setattr(chosen_positions, 'keep_only', spy)
+  flag = f'--config.optimizer.gradients={gradients}'
+  plan = Plan('gradual', 0.2, warm_up=2, every=2, until=6)
+  end = chosen_positions.train(_experiment(text, flag, steps=8), plan)
+  # After the steps 2, 4 and 6: of 0.8 that are dropped in all, 1/8 is left
+  # half way.
+  assert plan.choices() == [(2, 1.0), (4, pytest.approx(0.3)), (6, 0.2)]
+  final = _coefficients(end.params)
+  gain = _coefficients(end.opt_state.gain)
+  for name, last in final.items():
+    size = last.size
+    counts = []
+    for values, masks in kept:
+      mask = np.asarray(masks[name])
+      counts.append(np.count_nonzero(mask))
+      assert values[name][mask].size == 0 or np.all(
+        np.abs(values[name][mask]).min()
+        >= np.abs(values[name][~mask]).max(initial=0)
+      )
+    assert counts == [size, round(0.3 * size), round(0.2 * size)]
+    assert np.count_nonzero(last) == counts[-1]
+    np.testing.assert_allclose(gain[name], (last != 0) * size / counts[-1])
+    before = kept[-1][0][name]
+    assert not np.allclose(last[last != 0], before[last != 0], atol=1e-5)
 
 
 def test_the_weakest_kept_give_way_to_the_largest_gradients() -> None:
@@ -207,8 +249,18 @@ def test_the_command_line_measures_and_tells(
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [
-    (['--by=size'], r'--by=size.*weight\|gradient\|rechosen\|random'),
+    (['--by=size'], r'--by=size.*weight\|gradient\|rechosen\|gradual\|random'),
     (['--warm_up=2000'], r'--warm_up: expected fewer than the 2000'),
+    (['--until=2001'], r'--until: expected at most the 2000 --steps'),
+    (
+      ['--by=gradual', '--warm_up=900'],
+      r'--until: 1000 leaves no time .* at least 1100',
+    ),
+    (['--by=gradual', '--rewind'], r'--rewind: gradual .* leave one of them'),
+    (
+      ['--by=rechosen', '--', '--config.optimizer.gradients=kernels'],
+      '--by: rechosen needs the gradients of coefficients; leave --config',
+    ),
     (['--', '--config.seed=1'], r'--config\.seed=1: the benchmark sets it'),
   ],
 )
