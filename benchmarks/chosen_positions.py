@@ -10,20 +10,22 @@ for ever. The score is, with --by=
   weight: the coefficient squared.
   gradient: its squared gradient, a running mean as long as that of Adam's
     second moment, which itself sees the gradients of the kept alone.
-  rechosen: weight; then every --every steps, up to half of the run, the weakest
-    tenth of the kept is dropped, and as many of the others, those of the
-    largest squared gradient, grow from zero: RigL (arXiv 1911.11134), but that
-    the tenth does not shrink and the gradient is that running mean.
-  gradual: weight; but the number of the kept falls from N·M after --warm_up to
-    K after --until steps, every --every steps: by the cube of what is left of
-    that time (Zhu and Gupta, arXiv 1710.01878).
+  rechosen: weight; then every --every steps, up to --until, the weakest tenth
+    of the kept is dropped, and as many of the others, those of the largest
+    squared gradient, grow from zero: RigL (arXiv 1911.11134), but that the
+    tenth does not shrink and the gradient is that running mean.
+  gradual: weight; but the number of the kept falls from N·M to K, from
+    --warm_up to --until, every --every steps: what is still to be dropped, by
+    the cube of the time that is left (Zhu and Gupta, arXiv 1710.01878).
   random: none; the positions of the selection `random` are taken. The control.
 
 Training goes on with the values there are, to --steps in all; with --rewind it
 starts again at step 0 from the initial values times √(NM/K): a lottery ticket.
 From the choice on, the kept are trained as a `random` selection's coefficients
 are: their gradients alone are clipped, and Adam's steps are NM/K times as long
-(`scale_by_selection`), weight decay's are not.
+(`scale_by_selection`), weight decay's are not. With
+`-- --config.optimizer.gradients=kernels` Adam takes the gradients of kernels,
+for those scores that need no others.
 
 Flags of train.py come after `--`, as in `-- --config.train.batch_size=8`. It
 leaves in DIR chosen_positions.json, and the recipe.
@@ -89,6 +91,7 @@ _UNTIL = flags.DEFINE_integer(
   'until',
   None,
   'For rechosen and gradual: no choice after it; by default half of --steps.',
+  lower_bound=1,
 )
 _REWIND = flags.DEFINE_bool(
   'rewind', False, 'Starts again from the initial values after the choice.'
@@ -254,10 +257,11 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     fail(f'--warm_up: expected fewer than the {_STEPS.value} --steps.')
   if _UNTIL.value is not None and _UNTIL.value > _STEPS.value:
     fail(f'--until: expected at most the {_STEPS.value} --steps.')
-  if _BY.value == 'gradual' and _until() < _WARM_UP.value + _EVERY.value:
+  second = _WARM_UP.value + _EVERY.value
+  if _BY.value in _OFTEN and _until() < second:
     fail(
-      f'--until: {_until()} leaves no time for a gradual choice; expected at '
-      f'least {_WARM_UP.value + _EVERY.value}, --warm_up and --every together.'
+      f'--until: {_until()} leaves no time for a second choice; expected at '
+      f'least {second}, --warm_up and --every together.'
     )
   if _BY.value == 'gradual' and _REWIND.value:
     fail('--rewind: gradual chooses while it trains; leave one of them out.')

@@ -252,9 +252,12 @@ def test_the_command_line_measures_and_tells(
     (['--by=size'], r'--by=size.*weight\|gradient\|rechosen\|gradual\|random'),
     (['--warm_up=2000'], r'--warm_up: expected fewer than the 2000'),
     (['--until=2001'], r'--until: expected at most the 2000 --steps'),
-    (
-      ['--by=gradual', '--warm_up=900'],
-      r'--until: 1000 leaves no time .* at least 1100',
+    *(
+      (
+        [f'--by={by}', '--warm_up=900'],
+        r'--until: 1000 leaves no time .* at least 1100',
+      )
+      for by in ('rechosen', 'gradual')
     ),
     (['--by=gradual', '--rewind'], r'--rewind: gradual .* leave one of them'),
     (
