@@ -108,7 +108,7 @@ def choose(
     random: a selection of K of the layer's positions.
     values: of all its coefficients.
     squares: their squared gradients.
-    kept: which of them were trained up to now: all, or K.
+    kept: which of them were trained up to now: all, or those chosen before.
   """
   count = random.count
   if by == 'random':

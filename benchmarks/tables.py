@@ -290,7 +290,6 @@ _TABLES = (
       dense_parameters=parameters,
     )
     for dense, rates, d, wider, parameters in (
-      (48, (6e-3, 9e-3, 1.2e-2), 10, (), 125_568),
       (68, (3e-3, 6e-3, 9e-3, 1.2e-2), 4, (), 243_168),
       (92, (3e-3, 4.5e-3), 2, ((4, 176), (8, 244)), 434_976),
     )

@@ -25,6 +25,8 @@ from tests.trainer import SMALL, assert_refused, run
 COMMAND = ('-m', 'benchmarks.chosen_positions')
 QUARTER = Selection('random', (2, 8), 4)
 
+Coefficients = dict[str, np.ndarray]  # by the paths of layers
+
 
 def _experiment(
   text: Path, *extra: str, keep: float = 1.0, steps: int = 12
@@ -48,13 +50,29 @@ def _experiment(
   return Experiment(settings, tokenizer, make_mesh(settings.mesh, 8))
 
 
-def _coefficients(params: object) -> dict[str, np.ndarray]:
+def _coefficients(params: object) -> Coefficients:
   flat = flatten_dict(params, sep='/')
   return {
     name: np.asarray(leaf)
     for name, leaf in flat.items()
     if name.endswith('/coefficients')
   }
+
+
+def _choices(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Coefficients, ...]]:
+  """Of each choice: coefficients before it, their squares, and those after."""
+  kept = []
+  keep_only = chosen_positions.keep_only
+
+  def spy(state, masks, *, widen):  # type: ignore[no-untyped-def]
+    before = _coefficients(state.params)
+    squares = _coefficients(state.opt_state.squares)
+    state = keep_only(state, masks, widen=widen)
+    kept.append((before, squares, _coefficients(state.params)))
+    return state
+
+  monkeypatch.setattr(chosen_positions, 'keep_only', spy)
+  return kept
 
 
 @pytest.mark.long
@@ -88,16 +106,7 @@ def test_random_positions_are_trained_as_the_selection_s(text: Path) -> None:
 def test_k_positions_are_trained_to_the_end(
   text: Path, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  kept = []
-  keep_only = chosen_positions.keep_only
-
-  def spy(state, masks, *, widen):  # type: ignore[no-untyped-def]
-    before = _coefficients(state.params)
-    squares = _coefficients(state.opt_state.squares)
-    state = keep_only(state, masks, widen=widen)
-    kept.append((before, squares, _coefficients(state.params)))
-    return state
-
+  kept = _choices(monkeypatch)
   compiled = []
   make_train_step = chosen_positions.step.make_train_step
 
@@ -105,7 +114,6 @@ def test_k_positions_are_trained_to_the_end(
     compiled.append(make_train_step(*args, **kwargs))
     return compiled[-1]
 
-  monkeypatch.setattr(chosen_positions, 'keep_only', spy)
   monkeypatch.setattr(chosen_positions.step, 'make_train_step', make)
   plan = Plan(by, 0.25, warm_up=4, every=2, until=8)
   end = chosen_positions.train(_experiment(text, steps=16), plan)
@@ -141,14 +149,7 @@ def test_k_positions_are_trained_to_the_end(
 def test_the_gradual_choice_drops_the_weakest_by_and_by(
   text: Path, gradients: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  kept = []
-  keep_only = chosen_positions.keep_only
-
-  def spy(state, masks, *, widen):  # type: ignore[no-untyped-def]
-    kept.append((_coefficients(state.params), masks))
-    return keep_only(state, masks, widen=widen)
-
-  monkeypatch.setattr(chosen_positions, 'keep_only', spy)
+  kept = _choices(monkeypatch)
   flag = f'--config.optimizer.gradients={gradients}'
   plan = Plan('gradual', 0.2, warm_up=2, every=2, until=6)
   end = chosen_positions.train(_experiment(text, flag, steps=8), plan)
@@ -160,18 +161,16 @@ def test_the_gradual_choice_drops_the_weakest_by_and_by(
   for name, last in final.items():
     size = last.size
     counts = []
-    for values, masks in kept:
-      mask = np.asarray(masks[name])
+    for before, _, after in kept:
+      mask = after[name] != 0
       counts.append(np.count_nonzero(mask))
-      assert values[name][mask].size == 0 or np.all(
-        np.abs(values[name][mask]).min()
-        >= np.abs(values[name][~mask]).max(initial=0)
-      )
+      weakest = np.abs(before[name][mask]).min()
+      assert weakest >= np.abs(before[name][~mask]).max(initial=0)
     assert counts == [size, round(0.3 * size), round(0.2 * size)]
     assert np.count_nonzero(last) == counts[-1]
     np.testing.assert_allclose(gain[name], (last != 0) * size / counts[-1])
-    before = kept[-1][0][name]
-    assert not np.allclose(last[last != 0], before[last != 0], atol=1e-5)
+    chosen = kept[-1][-1][name]
+    assert not np.allclose(last, chosen, atol=1e-5)
 
 
 def test_the_weakest_kept_give_way_to_the_largest_gradients() -> None:

@@ -133,7 +133,7 @@ def test_the_dense_model_stores_what_the_table_says(name: str) -> None:
 def test_wider_models_store_no_more_than_the_dense_one(name: str) -> None:
   dense, *wider = (_parameters(row.name) for row in TABLES[name].rows)
   for stored in wider:
-    assert 0.94 * dense < stored <= dense
+    assert 0.95 * dense < stored <= dense
 
 
 def test_rows_are_read_without_jax() -> None:
