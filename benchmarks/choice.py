@@ -36,15 +36,13 @@ class ChosenState(NamedTuple):
 
 
 def chosen(
-  optimizer: optax.GradientTransformation, decay: float, *, kernels: bool
+  optimizer: optax.GradientTransformation, decay: float
 ) -> optax.GradientTransformation:
   """An optimizer that sees and moves only the numbers whose gain is not 0.
 
   Args:
     optimizer: uses the parameters for weight decay alone.
     decay: of the running means, from step to step.
-    kernels: whether it takes the gradients of kernels, see `on_kernels`. It
-      then sees all of them, and the running means stay zero.
   """
 
   def init(params: optax.Params) -> ChosenState:
@@ -55,15 +53,14 @@ def chosen(
   def update(
     grads: optax.Updates, state: ChosenState, params: optax.Params
   ) -> tuple[optax.Updates, ChosenState]:
-    gain, squares = state.gain, state.squares
-    if not kernels:
-      squares = jax.tree.map(
-        lambda s, g: decay * s + (1 - decay) * g**2, squares, grads
-      )
-      grads = jax.tree.map(lambda g, k: jnp.where(k > 0, g, 0), grads, gain)
+    gain = state.gain
+    squares = jax.tree.map(
+      lambda s, g: decay * s + (1 - decay) * g**2, state.squares, grads
+    )
+    seen = jax.tree.map(lambda g, k: jnp.where(k > 0, g, 0), grads, gain)
     # Weight decay is not lengthened: what is multiplied below is divided here.
     shrunk = jax.tree.map(lambda p, k: p / jnp.maximum(k, 1), params, gain)
-    updates, inner = optimizer.update(grads, state.inner, shrunk)
+    updates, inner = optimizer.update(seen, state.inner, shrunk)
     updates = jax.tree.map(jnp.multiply, updates, gain)
     return updates, ChosenState(gain, squares, inner)
 
@@ -89,8 +86,8 @@ def mask_of(selection: Selection) -> np.ndarray:
 
 def largest(scores: jax.Array, count: int) -> jax.Array:
   """True at exactly `count` places; of equal scores, at the first."""
-  # Compiled once for all counts, which `gradual` has many of.
-  return jnp.argsort(jnp.argsort(-scores, stable=True)) < count
+  order = jnp.argsort(-scores, stable=True)
+  return jnp.zeros(scores.shape, bool).at[order[:count]].set(True)
 
 
 def choose(
@@ -103,19 +100,18 @@ def choose(
   """A mask of the K positions of a layer to train from now on.
 
   Args:
-    by: the score, of `weight` and `gradual` the same; `rechosen` keeps most of
-      those kept before.
+    by: the score; `rechosen` keeps most of those kept before.
     random: a selection of K of the layer's positions.
     values: of all its coefficients.
     squares: their squared gradients.
-    kept: which of them were trained up to now: all, or those chosen before.
+    kept: which of them were trained up to now: all, or K.
   """
   count = random.count
   if by == 'random':
     return jnp.asarray(mask_of(random))
   if by == 'gradient':
     return largest(squares, count)
-  if by in ('weight', 'gradual') or kept.all():
+  if by == 'weight' or kept.all():
     return largest(values**2, count)
   moved = min(round(_MOVED * count), kept.size - count)
   stay = largest(jnp.where(kept, values**2, -1), count - moved)

@@ -10,22 +10,17 @@ for ever. The score is, with --by=
   weight: the coefficient squared.
   gradient: its squared gradient, a running mean as long as that of Adam's
     second moment, which itself sees the gradients of the kept alone.
-  rechosen: weight; then every --every steps, up to --until, the weakest tenth
-    of the kept is dropped, and as many of the others, those of the largest
-    squared gradient, grow from zero: RigL (arXiv 1911.11134), but that the
-    tenth does not shrink and the gradient is that running mean.
-  gradual: weight; but the number of the kept falls from N·M to K, from
-    --warm_up to --until, every --every steps: what is still to be dropped, by
-    the cube of the time that is left (Zhu and Gupta, arXiv 1710.01878).
+  rechosen: weight; then every --every steps, up to half of the run, the weakest
+    tenth of the kept is dropped, and as many of the others, those of the
+    largest squared gradient, grow from zero: RigL (arXiv 1911.11134), but that
+    the tenth does not shrink and the gradient is that running mean.
   random: none; the positions of the selection `random` are taken. The control.
 
 Training goes on with the values there are, to --steps in all; with --rewind it
 starts again at step 0 from the initial values times √(NM/K): a lottery ticket.
 From the choice on, the kept are trained as a `random` selection's coefficients
 are: their gradients alone are clipped, and Adam's steps are NM/K times as long
-(`scale_by_selection`), weight decay's are not. With
-`-- --config.optimizer.gradients=kernels` Adam takes the gradients of kernels,
-for those scores that need no others.
+(`scale_by_selection`), weight decay's are not.
 
 Flags of train.py come after `--`, as in `-- --config.train.batch_size=8`. It
 leaves in DIR chosen_positions.json, and the recipe.
@@ -55,8 +50,6 @@ from spectral_jax.training.machine import machine_facts
 from spectral_jax.training.settings import Settings
 
 _RESULT = 'chosen_positions.json'
-_OFTEN = ('rechosen', 'gradual')  # chosen more than once
-_BY_GRADIENT = ('gradient', 'rechosen')
 _OWN_KEYS = (
   'name',
   'seed',
@@ -76,22 +69,10 @@ _WARM_UP = flags.DEFINE_integer(
   'warm_up', 200, 'Steps before the choice.', lower_bound=1
 )
 _BY = flags.DEFINE_enum(
-  'by',
-  'weight',
-  ['weight', 'gradient', 'rechosen', 'gradual', 'random'],
-  'The score.',
+  'by', 'weight', ['weight', 'gradient', 'rechosen', 'random'], 'The score.'
 )
 _EVERY = flags.DEFINE_integer(
-  'every',
-  200,
-  'For rechosen and gradual: steps between two choices.',
-  lower_bound=1,
-)
-_UNTIL = flags.DEFINE_integer(
-  'until',
-  None,
-  'For rechosen and gradual: no choice after it; by default half of --steps.',
-  lower_bound=1,
+  'every', 200, 'For rechosen: steps between two choices.', lower_bound=1
 )
 _REWIND = flags.DEFINE_bool(
   'rewind', False, 'Starts again from the initial values after the choice.'
@@ -110,18 +91,7 @@ class Plan:
   keep: float
   warm_up: int
   every: int = 200
-  until: int = 0
   rewind: bool = False
-
-  def choices(self) -> list[tuple[int, float]]:
-    """The steps after which positions are chosen, and K/(N·M) from then on."""
-    steps = [self.warm_up]
-    if self.by in _OFTEN:
-      steps += range(self.warm_up + self.every, self.until + 1, self.every)
-    if self.by != 'gradual':
-      return [(at, self.keep) for at in steps]
-    left = np.linspace(1, 0, len(steps)) ** 3
-    return list(zip(steps, self.keep + (1 - self.keep) * left, strict=True))
 
 
 def train(experiment: Experiment, plan: Plan) -> step.TrainState:
@@ -132,10 +102,7 @@ def train(experiment: Experiment, plan: Plan) -> step.TrainState:
   """
   settings, model, mesh = experiment.settings, experiment.model, experiment.mesh
   steps = settings.train.steps
-  kernels = settings.optimizer.gradients == 'kernels'
-  optimizer = chosen(
-    experiment.optimizer, settings.optimizer.b2, kernels=kernels
-  )
+  optimizer = chosen(experiment.optimizer, settings.optimizer.b2)
   initial = step.make_initial_state(model, optimizer, mesh, settings.seed)
   train_step = step.make_train_step(
     model,
@@ -143,7 +110,6 @@ def train(experiment: Experiment, plan: Plan) -> step.TrainState:
     mesh,
     seed=settings.seed,
     accumulate=settings.train.accumulate,
-    takes_kernels=kernels,
   )
 
   def advance(state: step.TrainState, until: int) -> step.TrainState:
@@ -152,7 +118,7 @@ def train(experiment: Experiment, plan: Plan) -> step.TrainState:
     for at in range(int(state.step) + 1, until + 1):
       state, metrics = train_step(state, next(batches))
       losses.append(metrics['train_loss'])
-      if at % 100 == 0 or at == steps:
+      if at % 100 == 0 or at == until:
         loss = float(np.mean(jax.device_get(losses)))
         if not math.isfinite(loss):
           raise UserError(
@@ -163,15 +129,19 @@ def train(experiment: Experiment, plan: Plan) -> step.TrainState:
         losses = []
     return state
 
-  state = initial()
-  for at, keep in plan.choices():
-    state = advance(state, at)
-    masks = choose_all(plan.by, state, wanted(settings.model, keep))
-    rewind = plan.rewind and at == plan.warm_up
-    if rewind:
-      state = initial()
-    state = keep_only(state, masks, widen=rewind)
+  layers = wanted(settings.model, plan.keep)
+  state = advance(initial(), plan.warm_up)
+  masks = choose_all(plan.by, state, layers)
+  if plan.rewind:
+    state = initial()
+  state = keep_only(state, masks, widen=plan.rewind)
   print(f'positions chosen by {plan.by}; on from step {int(state.step)}')
+  if plan.by == 'rechosen':
+    first = int(state.step) + plan.every
+    for at in range(first, steps // 2 + 1, plan.every):
+      state = advance(state, at)
+      masks = choose_all(plan.by, state, layers)
+      state = keep_only(state, masks, widen=False)
   return advance(state, steps)
 
 
@@ -242,11 +212,6 @@ def _settings(extra: Sequence[str]) -> Settings:
   return Settings.from_mapping(unflatten_dict(flat, sep='.')['config'])
 
 
-def _until() -> int:
-  """The last step after which positions may be chosen."""
-  return _STEPS.value // 2 if _UNTIL.value is None else _UNTIL.value
-
-
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   rest = parse_flags(argv)
   if not _WORKDIR.value:
@@ -255,16 +220,6 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     fail(f'--workdir: {_WORKDIR.value} has a result; name another.')
   if _WARM_UP.value >= _STEPS.value:
     fail(f'--warm_up: expected fewer than the {_STEPS.value} --steps.')
-  if _UNTIL.value is not None and _UNTIL.value > _STEPS.value:
-    fail(f'--until: expected at most the {_STEPS.value} --steps.')
-  second = _WARM_UP.value + _EVERY.value
-  if _BY.value in _OFTEN and _until() < second:
-    fail(
-      f'--until: {_until()} leaves no time for a second choice; expected at '
-      f'least {second}, --warm_up and --every together.'
-    )
-  if _BY.value == 'gradual' and _REWIND.value:
-    fail('--rewind: gradual chooses while it trains; leave one of them out.')
   if _DATA.value and not Path(_DATA.value).is_file():
     fail(f'--data: no such file as {_DATA.value}.')
   check_passed_on(rest[1:], _OWN_KEYS, instead='the benchmark sets it.')
@@ -276,21 +231,10 @@ def main(argv: Sequence[str]) -> None:
   logging.set_verbosity(logging.WARNING)  # of TFDS, which tells much
   directory = Path(_WORKDIR.value)
   plan = Plan(
-    _BY.value,
-    _KEEP.value,
-    _WARM_UP.value,
-    _EVERY.value,
-    _until(),
-    _REWIND.value,
+    _BY.value, _KEEP.value, _WARM_UP.value, _EVERY.value, _REWIND.value
   )
   try:
-    settings = _settings(argv[1:])
-    if plan.by in _BY_GRADIENT and settings.optimizer.gradients == 'kernels':
-      raise UserError(
-        f'--by: {plan.by} needs the gradients of coefficients; leave '
-        '--config.optimizer.gradients=kernels out.'
-      )
-    experiment = Experiment.to_train(settings)
+    experiment = Experiment.to_train(_settings(argv[1:]))
     experiment.claim(directory)
     began = time.monotonic()
     result = describe(experiment, plan, train(experiment, plan))

@@ -56,12 +56,16 @@ def row(
   separate: bool = False,
   kernels: bool = False,
   dropout: float = 0.0,
+  left: int | None = None,
+  until: float = 0.9,
   corpus: str = 'tiny_shakespeare',
 ) -> Row:
   """A row; `size` is D of K = nm/D for a selection, the rank for low rank.
 
   With `kernels` AdamW takes the gradients of kernels; Muon does so anyway,
-  except for `strided`, whose blocks are matrices by themselves.
+  except for `strided`, whose blocks are matrices by themselves. With `left` the
+  weakest numbers are dropped, until nm/`left` are left after the part `until`
+  of the steps.
   """
   rate = rate or (MUON_RATE if muon else ADAMW_RATE)
   names = [kind.replace(' ', '-')]
@@ -104,6 +108,15 @@ def row(
     names.append(f'dropout-{dropout:g}')
     label += f', dropout {dropout:g}'
     flags.append(f'--config.model.dropout={dropout:g}')
+  if left:
+    names.append(f'left-nm{left}')
+    label += f', nm/{left} left'
+    family += ', dropped'
+    flags.append(f'--config.optimizer.drop_to={size / left:g}')
+    if until != 0.9:
+      names.append(f'until-{until:g}')
+      label += f' after {until:.0%} of the steps'
+      flags.append(f'--config.optimizer.drop_until={until:g}')
   if kernels and not muon:
     names.append('kernels')
     label += ', by kernels'

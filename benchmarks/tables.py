@@ -141,6 +141,34 @@ _TABLES = (
     ),
   ),
   Table(
+    'dropped',
+    'The weakest of all coefficients, or of all weights, dropped by and by: '
+    'AdamW on the gradients of kernels',
+    steps=2000,
+    seeds=3,
+    rows=(
+      row('dense'),
+      *(row('random', d, kernels=True) for d in (4, 10)),
+      *(
+        row(kind, left=d, until=until, kernels=kind != 'dense')
+        for kind in ('strided', 'dense')
+        for d, until in ((4, 0.9), (10, 0.75))
+      ),
+    ),
+  ),
+  Table(
+    'dropped_longer',
+    'The weakest of all coefficients dropped by and by, for longer: AdamW on '
+    'the gradients of kernels',
+    steps=5000,
+    seeds=2,
+    rows=(
+      row('dense'),
+      row('random', 4, kernels=True),
+      row('strided', left=4, kernels=True),
+    ),
+  ),
+  Table(
     'kernels_rates',
     'The learning rate of AdamW on the gradients of kernels',
     steps=2000,

@@ -51,6 +51,8 @@ def get_config() -> ConfigDict:
         'b1': 0.9,
         'b2': 0.99,
         'clip_norm': 1.0,
+        'drop_to': 1.0,
+        'drop_until': 0.9,
       },
       'train': {
         'steps': 2000,

@@ -252,6 +252,39 @@ def test_a_small_file_and_back(
   )
 
 
+def test_a_run_that_drops_weights(
+  text: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+  workdir, printed = trained(
+    'dropping',
+    text,
+    tmp_path_factory,
+    '--config.model.linear.keep=1.0',
+    '--config.optimizer.gradients=kernels',
+    '--config.optimizer.drop_to=0.25',
+    '--config.train.steps=40',
+  )
+  kernels = 32 * 96 + 32 * 32 + 2 * 32 * 128
+  assert '0.25 of each is left at the end' in re.sub(r'\s+', ' ', printed)
+  summary = json.loads((workdir / 'summary.json').read_text())
+  others = summary['parameters_dense'] - kernels
+  assert summary['parameters'] == others + kernels // 4
+  assert summary['position_bytes'] == kernels // 8
+  assert f'{kernels // 8:,} bytes say which' in re.sub(r'\s+', ' ', printed)
+  _, *rows = cells(succeed('inspect', workdir, text=text))
+  assert [row[2] for row in rows[:4]] == ['768', '256', '1,024', '1,024']
+  file, back = tmp_path / 'small.safetensors', tmp_path / 'back'
+  succeed('export', workdir, file, text=text)
+  assert file.stat().st_size < 4 * summary['parameters'] + kernels // 8 + 9_000
+  succeed('import', file, back, text=text)
+  path = f'--config.data.path={text}'
+  result = train('--mode=eval', f'--workdir={back}', path, text=text)
+  _, after = result.stdout.split('loss', 1)
+  assert float(after.split()[0]) == pytest.approx(
+    summary['validation_loss'], abs=1e-4
+  )
+
+
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [

@@ -2,11 +2,14 @@
 
   python -m spectral_jax inspect WORKDIR [--checkpoint=best]
 
-For each layer: the kernel, K, the largest rank that it could have, its stable
-rank ‖W‖²_F / ‖W‖², and the part of its energy in the lowest 1/16, 1/4 and 1/2
-of the frequencies (6.2 %, 25 % and 50 % where training prefers none). Draws
-loss.png and spectra.png in WORKDIR again.
+For each layer: the kernel, K (of a run that drops weights, those that are
+left), the largest rank that it could have, its stable rank ‖W‖²_F / ‖W‖², and
+the part of its energy in the lowest 1/16, 1/4 and 1/2 of the frequencies
+(6.2 %, 25 % and 50 % where training prefers none). Draws loss.png and
+spectra.png in WORKDIR again.
 """
+
+import numpy as np
 
 from spectral_jax.commands.runs import Run, define_checkpoint_flag, one_argument
 from spectral_jax.layers.layer_table import aligned
@@ -46,6 +49,10 @@ def run(arguments: list[str]) -> None:
       if path in layers:
         selection = layers[path].selection
         count, bound = selection.count, selection.rank_bound
+      if trained.experiment.settings.drops:
+        layer = config.block_params(params, block)[name]
+        weights = layer['coefficients' if path in layers else 'kernel']
+        count = int(np.count_nonzero(weights))
       rows.append(
         (
           f'block_{block}/{name}',

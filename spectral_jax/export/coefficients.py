@@ -2,11 +2,14 @@
 
 A file of safetensors: JSON at its head, then the numbers. A parameter lies
 under its path, with dots; integers have their scales beside them, PATH.scales.
+Of a layer with many zeros, as of a run that drops weights, the others are
+there, and in PATH.places a bit for each number of the layer, 1 for those.
 """
 
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,9 +43,11 @@ from spectral_jax.training.settings import Settings
 KEY = 'spectral_jax'  # of the metadata; no other file has it
 _VERSION = '1'
 _SCALES = '.scales'
+_PLACES = '.places'
 # Names of what the layers of blocks store, and of what only embeds.
 _LINEAR = ('coefficients', 'kernel', 'down', 'up')
 _VECTORS = ('bias', 'scale')
+_DROPPED = ('.coefficients', '.kernel')  # which may have many zeros
 _BITS = {'int8': 8, 'uint8': 4}  # the latter by twos
 _FLOATS = ('float32', 'bfloat16')
 
@@ -123,20 +128,47 @@ def _encoded(
   name: str, leaf: NDArray[np.float32], dtype: str
 ) -> dict[str, NDArray[Any]]:
   """The tensors that stand for a parameter."""
-  if bits := _bits(name, dtype):
-    stored = quantize(leaf.ravel(), bits)
+  bits = _bits(name, dtype)
+  there = leaf != 0
+  wide = bits or (32 if dtype == 'float32' else 16)
+  if name.endswith(_DROPPED) and (leaf.size - there.sum()) * wide > leaf.size:
+    places = np.packbits(there, bitorder='little')
+    return {name + _PLACES: places} | _numbers(name, leaf[there], bits, dtype)
+  return _numbers(name, leaf, bits, dtype)
+
+
+def _numbers(
+  name: str, numbers: NDArray[np.float32], bits: int | None, dtype: str
+) -> dict[str, NDArray[Any]]:
+  """The tensors that stand for numbers."""
+  if bits:
+    stored = quantize(numbers.ravel(), bits)
     return {name: stored.integers, name + _SCALES: stored.scales}
-  return {name: leaf.astype('float32' if dtype == 'float32' else SCALE)}
+  return {name: numbers.astype('float32' if dtype == 'float32' else SCALE)}
 
 
 def _decoded(
   file: TensorFile, name: str, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
   """Takes a parameter out of a file."""
+  if name + _PLACES not in file.tensors:
+    return _taken(file, name, shape)
+  count = math.prod(shape)
+  places = file.take_of(name + _PLACES, ('uint8',), (-(-count // 8),))
+  there = np.unpackbits(places, count=count, bitorder='little').astype(bool)
+  leaf = np.zeros(count, np.float32)
+  leaf[there] = _taken(file, name, (int(there.sum()),))
+  return leaf.reshape(shape)
+
+
+def _taken(
+  file: TensorFile, name: str, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+  """Takes numbers out of a file, and their scales if they are integers."""
   dtype = file.tensors[name].dtype.name if name in file.tensors else ''
   if dtype not in _BITS:
     return file.take(name, *shape)
-  count = int(np.prod(shape))
+  count = math.prod(shape)
   integers, scales = stored_shapes(count, _BITS[dtype])
   stored = Quantized(
     file.take_of(name, (dtype,), integers),

@@ -284,9 +284,9 @@ class Experiment:
     return Score(nats / tokens, nats / math.log(2) / characters)
 
   def parameter_counts(self) -> tuple[int, int]:
-    """How many parameters are stored, and how many a dense model stores."""
-    stored, as_dense = (
+    """How many parameters are trained, and how many a dense model has."""
+    trained, as_dense = (
       sum(leaf.size for leaf in jax.tree.leaves(abstract_params(model)))
       for model in (self.model, with_linear(self.model, DENSE))
     )
-    return stored, as_dense
+    return trained, as_dense

@@ -14,7 +14,8 @@ from spectral_jax.training.interruption import Interruption
 from spectral_jax.training.metrics import MetricsLog
 from spectral_jax.training.optimizer import learning_rate_schedule
 from spectral_jax.training.sampling import print_samples
-from spectral_jax.training.settings import Sampling, Settings
+from spectral_jax.training.sampling_flags import Sampling
+from spectral_jax.training.settings import Settings
 from spectral_jax.training.step import TrainState, TrainStep
 from spectral_jax.training.watch import RolledBackError, Watch
 

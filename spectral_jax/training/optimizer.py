@@ -6,15 +6,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from spectral_jax.convert.project import to_dense
 from spectral_jax.core.selection import Selection
 from spectral_jax.layers.spectral_kernel import SpectralKernel
 from spectral_jax.models.transformer import SCANNED
+from spectral_jax.training.dropping import (
+  drop_weakest,
+  kept_schedule,
+  lengthen_kept,
+)
 from spectral_jax.training.kernels import on_kernels
 from spectral_jax.training.scaling import scale_by_selection
-from spectral_jax.training.settings import OptimizerSettings
+from spectral_jax.training.settings import DROP_FROM, OptimizerSettings
 
 # The first rule whose pattern matches a parameter's path says whether weight
 # decay pulls on it, and whether Muon may take it where it is a stack of
@@ -39,6 +45,25 @@ def _rule(name: str) -> tuple[bool, bool]:
   raise ValueError(
     f'params: no optimizer rule matches {name!r}; add one to _RULES.'
   )
+
+
+def where_dropped(params: optax.Params) -> dict[str, np.ndarray]:
+  """Of each layer that may drop weights, by path, which of them are zero.
+
+  Args:
+    params: a transformer's parameters, on this host.
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+  return {
+    name: np.asarray(leaf) == 0
+    for name, leaf in ((path_name(path), leaf) for path, leaf in leaves)
+    if _may_drop(name)
+  }
+
+
+def _may_drop(name: str) -> bool:
+  """Whether a parameter's weakest numbers may be dropped."""
+  return name.endswith(('/coefficients', '/kernel')) and _rule(name)[1]
 
 
 def _over_paths(rule: Callable[[str, Any], Any], tree: optax.Params) -> Any:
@@ -165,11 +190,28 @@ def make_optimizer(
       on_kernels(optax.chain(*transforms), layers),
       _scale_each(_over_paths(projected, params)),
     ]
-  return optax.chain(
-    *transforms,
+  kept = kept_schedule(
+    steps, begin=DROP_FROM, end=settings.drop_until, keep=settings.drop_to
+  )
+
+  def power(name: str, x: jax.Array) -> float:
+    """Of one over what is left of a layer: how long its updates are."""
+    of = {'adam': 1.0, 'muon': 0.5}
+    return of[label(name, x)] if _may_drop(name) else 0.0
+
+  def stack(name: str, _: jax.Array) -> int | None:
+    return int(name.startswith(SCANNED)) if _may_drop(name) else None
+
+  drops = settings.drop_to < 1
+  if drops:
+    transforms.append(lengthen_kept(kept, _over_paths(power, params)))
+  transforms += [
     optax.add_decayed_weights(
       settings.weight_decay, _over_paths(lambda name, _: _rule(name)[0], params)
     ),
     _scale_each(_over_paths(peak, params)),
     optax.scale_by_learning_rate(learning_rate_schedule(settings, steps)),
-  )
+  ]
+  if drops:
+    transforms.append(drop_weakest(kept, _over_paths(stack, params)))
+  return optax.chain(*transforms)

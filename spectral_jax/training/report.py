@@ -11,8 +11,9 @@ import numpy as np
 from spectral_jax.training import console, processes, workdir
 from spectral_jax.training.experiment import Experiment, Score
 from spectral_jax.training.machine import machine_facts
+from spectral_jax.training.optimizer import where_dropped
 from spectral_jax.training.sampling import sample_text
-from spectral_jax.training.settings import Sampling
+from spectral_jax.training.sampling_flags import Sampling
 from spectral_jax.training.spectra import magnitudes, stable_ranks
 
 _WRITTEN = (
@@ -52,9 +53,11 @@ def describe_model(experiment: Experiment) -> dict[str, str]:
     'low_rank': f'low rank {linear.rank}',
   }
   axes = experiment.mesh.shape.items()
+  drop_to = experiment.settings.optimizer.drop_to
+  dropped = f'; {drop_to:g} of each is left at the end' if drop_to < 1 else ''
   return {
     'mesh': ', '.join(f'{name} {size}' for name, size in axes),
-    'linear layers': how[linear.kind],
+    'linear layers': how[linear.kind] + dropped,
     'parameters': f'{stored:,} stored; a dense model stores {as_dense:,} '
     f'({stored / as_dense:.1%})',
   }
@@ -125,6 +128,9 @@ def finish(
   params = processes.on_host(params)
   if not processes.is_first():
     return
+  dropped = where_dropped(params) if experiment.settings.drops else {}
+  stored -= sum(int(zero.sum()) for zero in dropped.values())
+  position_bytes = sum(-(-zero.size // 8) for zero in dropped.values())
   ranks = stable_ranks(params, experiment.settings.model)
   stable_rank = float(np.mean(list(ranks.values())))
   summary = {
@@ -135,6 +141,7 @@ def finish(
     'parameters': stored,
     'parameters_dense': as_dense,
     'parameters_ratio': stored / as_dense,
+    'position_bytes': position_bytes,
     'stable_rank': stable_rank,
     'seed': experiment.settings.seed,
     **facts,
@@ -150,7 +157,8 @@ def finish(
     {
       **describe_score(score),
       'best step': f'{facts["best_step"]}',
-      'stored parameters': f'{stored:,} ({stored / as_dense:.1%} of dense)',
+      'stored parameters': f'{stored:,} ({stored / as_dense:.1%} of dense)'
+      + (f', {position_bytes:,} bytes say which' if dropped else ''),
       'stable rank': f"{stable_rank:.1f}, mean of the blocks' kernels",
       'tokens/s': f'{facts["tokens_per_second"]:,.0f}',
       'wall time': console.clock(facts['train_seconds']),

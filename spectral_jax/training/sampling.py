@@ -16,7 +16,7 @@ from spectral_jax.models.sampling import SamplingRule
 from spectral_jax.models.weights import place_weights
 from spectral_jax.training import console, processes
 from spectral_jax.training.experiment import Experiment
-from spectral_jax.training.settings import Sampling
+from spectral_jax.training.sampling_flags import Sampling
 
 
 def _prompt_tokens(

@@ -7,7 +7,35 @@ from typing import Any
 from absl import flags
 
 from spectral_jax.errors import UserError
-from spectral_jax.training.settings import Sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """Which text a trained model is to generate.
+
+  Attributes:
+    prompt: what it goes on from; by default, as a text begins.
+    length: tokens to generate.
+    temperature: divides the logits; 0 takes the likeliest token.
+    top_k: draws from so many likeliest tokens; 0 for all.
+    top_p: draws from the likeliest tokens that together have this probability.
+    seed: draws the text.
+    stop: ends a text before it says this.
+    samples: how many texts.
+    weights: how they lie in memory: auto, merged or coefficients.
+    memory: bytes that they may take; None for any.
+  """
+
+  prompt: str | None = None
+  length: int = 400
+  temperature: float = 0.8
+  top_k: int = 0
+  top_p: float = 1.0
+  seed: int = 0
+  stop: str | None = None
+  samples: int = 1
+  weights: str = 'auto'
+  memory: int | None = None
 
 
 def define() -> None:

@@ -8,6 +8,9 @@ from typing import Any
 from spectral_jax.models.transformer import TransformerConfig
 from spectral_jax.training import reading
 
+# Of the steps: those before any weight is dropped, see `drop_weakest`.
+DROP_FROM = 0.1
+
 
 def _expect(ok: bool, field: str, expected: str, got: object) -> None:
   if not ok:
@@ -62,6 +65,10 @@ class OptimizerSettings:
     b1: AdamW's decay of the first moment.
     b2: AdamW's decay of the second moment.
     clip_norm: the largest global norm of a gradient.
+    drop_to: how much of what each linear layer of the blocks stores is left at
+      the end. The weakest of its numbers are dropped by and by, see
+      `drop_weakest`; 1 drops none.
+    drop_until: the part of the steps after which no more are dropped.
   """
 
   name: str
@@ -74,6 +81,8 @@ class OptimizerSettings:
   b1: float
   b2: float
   clip_norm: float
+  drop_to: float = 1.0
+  drop_until: float = 0.9
 
   def __post_init__(self) -> None:
     choices = ('adamw', 'muon')
@@ -98,6 +107,15 @@ class OptimizerSettings:
       'final_fraction',
       '0 to 1',
       self.final_fraction,
+    )
+    _expect(
+      0 < self.drop_to <= 1, 'drop_to', 'above 0 and up to 1', self.drop_to
+    )
+    _expect(
+      DROP_FROM < self.drop_until <= 1,
+      'drop_until',
+      f'above {DROP_FROM} and up to 1',
+      self.drop_until,
     )
 
 
@@ -192,35 +210,6 @@ class MeshSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
-  """Which text a trained model is to generate.
-
-  Attributes:
-    prompt: what it goes on from; by default, as a text begins.
-    length: tokens to generate.
-    temperature: divides the logits; 0 takes the likeliest token.
-    top_k: draws from so many likeliest tokens; 0 for all.
-    top_p: draws from the likeliest tokens that together have this probability.
-    seed: draws the text.
-    stop: ends a text before it says this.
-    samples: how many texts.
-    weights: how they lie in memory: auto, merged or coefficients.
-    memory: bytes that they may take; None for any.
-  """
-
-  prompt: str | None = None
-  length: int = 400
-  temperature: float = 0.8
-  top_k: int = 0
-  top_p: float = 1.0
-  seed: int = 0
-  stop: str | None = None
-  samples: int = 1
-  weights: str = 'auto'
-  memory: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Settings:
   """Everything that decides what a run computes.
 
@@ -258,6 +247,12 @@ class Settings:
       '1, or config.model.qkv=separate',
       self.mesh.tensor,
     )
+    _expect(
+      not self.drops or self.model.linear.kind != 'low_rank',
+      'optimizer.drop_to',
+      '1, or config.model.linear.kind=spectral or dense',
+      self.optimizer.drop_to,
+    )
     if self.takes_kernels:
       # Kernels are rebuilt for the whole step, outside the model.
       for field, only in (
@@ -277,6 +272,11 @@ class Settings:
     """Whether the optimizer takes the gradients of rebuilt kernels."""
     spectral = self.model.linear.kind == 'spectral'
     return spectral and self.optimizer.gradients == 'kernels'
+
+  @property
+  def drops(self) -> bool:
+    """Whether weights are dropped while the model trains."""
+    return self.optimizer.drop_to < 1
 
   @classmethod
   def from_mapping(cls, mapping: Mapping[str, Any]) -> 'Settings':

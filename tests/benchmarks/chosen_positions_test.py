@@ -25,12 +25,8 @@ from tests.trainer import SMALL, assert_refused, run
 COMMAND = ('-m', 'benchmarks.chosen_positions')
 QUARTER = Selection('random', (2, 8), 4)
 
-Coefficients = dict[str, np.ndarray]  # by the paths of layers
 
-
-def _experiment(
-  text: Path, *extra: str, keep: float = 1.0, steps: int = 12
-) -> Experiment:
+def _experiment(text: Path, keep: float = 1.0, steps: int = 12) -> Experiment:
   row = ROWS['random-nm1']
   flat = recipe(
     row.base,
@@ -41,7 +37,6 @@ def _experiment(
       f'--config.train.steps={steps}',
       f'--config.data.path={text}',
       '--config.mesh.data=1',
-      *extra,
     ),
   )
   recipe_ = unflatten_dict(flat, sep='.')['config']
@@ -50,29 +45,13 @@ def _experiment(
   return Experiment(settings, tokenizer, make_mesh(settings.mesh, 8))
 
 
-def _coefficients(params: object) -> Coefficients:
+def _coefficients(params: object) -> dict[str, np.ndarray]:
   flat = flatten_dict(params, sep='/')
   return {
     name: np.asarray(leaf)
     for name, leaf in flat.items()
     if name.endswith('/coefficients')
   }
-
-
-def _choices(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Coefficients, ...]]:
-  """Of each choice: coefficients before it, their squares, and those after."""
-  kept = []
-  keep_only = chosen_positions.keep_only
-
-  def spy(state, masks, *, widen):  # type: ignore[no-untyped-def]
-    before = _coefficients(state.params)
-    squares = _coefficients(state.opt_state.squares)
-    state = keep_only(state, masks, widen=widen)
-    kept.append((before, squares, _coefficients(state.params)))
-    return state
-
-  monkeypatch.setattr(chosen_positions, 'keep_only', spy)
-  return kept
 
 
 @pytest.mark.long
@@ -106,7 +85,16 @@ def test_random_positions_are_trained_as_the_selection_s(text: Path) -> None:
 def test_k_positions_are_trained_to_the_end(
   text: Path, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  kept = _choices(monkeypatch)
+  kept = []
+  keep_only = chosen_positions.keep_only
+
+  def spy(state, masks, *, widen):  # type: ignore[no-untyped-def]
+    before = _coefficients(state.params)
+    squares = _coefficients(state.opt_state.squares)
+    state = keep_only(state, masks, widen=widen)
+    kept.append((before, squares, _coefficients(state.params)))
+    return state
+
   compiled = []
   make_train_step = chosen_positions.step.make_train_step
 
@@ -114,10 +102,11 @@ def test_k_positions_are_trained_to_the_end(
     compiled.append(make_train_step(*args, **kwargs))
     return compiled[-1]
 
+  monkeypatch.setattr(chosen_positions, 'keep_only', spy)
   monkeypatch.setattr(chosen_positions.step, 'make_train_step', make)
-  plan = Plan(by, 0.25, warm_up=4, every=2, until=8)
+  plan = Plan(by, 0.25, warm_up=4, every=2)
   end = chosen_positions.train(_experiment(text, steps=16), plan)
-  # Rechosen at the steps 6 and 8; at first by weight.
+  # Rechosen at the steps 6 and 8, half of the 16; at first by weight.
   assert len(kept) == (3 if by == 'rechosen' else 1)
   assert len(compiled) == 1
   assert compiled[0]._cache_size() == 1
@@ -141,36 +130,6 @@ def test_k_positions_are_trained_to_the_end(
       moved = round(0.1 * count)
       assert count - 2 * moved <= same <= count - 1
     assert not np.allclose(final[name], after[name])
-
-
-@pytest.mark.parametrize(
-  'gradients', [pytest.param('coefficients', marks=pytest.mark.long), 'kernels']
-)
-def test_the_gradual_choice_drops_the_weakest_by_and_by(
-  text: Path, gradients: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-  kept = _choices(monkeypatch)
-  flag = f'--config.optimizer.gradients={gradients}'
-  plan = Plan('gradual', 0.2, warm_up=2, every=2, until=6)
-  end = chosen_positions.train(_experiment(text, flag, steps=8), plan)
-  # After the steps 2, 4 and 6: of 0.8 that are dropped in all, 1/8 is left
-  # half way.
-  assert plan.choices() == [(2, 1.0), (4, pytest.approx(0.3)), (6, 0.2)]
-  final = _coefficients(end.params)
-  gain = _coefficients(end.opt_state.gain)
-  for name, last in final.items():
-    size = last.size
-    counts = []
-    for before, _, after in kept:
-      mask = after[name] != 0
-      counts.append(np.count_nonzero(mask))
-      weakest = np.abs(before[name][mask]).min()
-      assert weakest >= np.abs(before[name][~mask]).max(initial=0)
-    assert counts == [size, round(0.3 * size), round(0.2 * size)]
-    assert np.count_nonzero(last) == counts[-1]
-    np.testing.assert_allclose(gain[name], (last != 0) * size / counts[-1])
-    chosen = kept[-1][-1][name]
-    assert not np.allclose(last, chosen, atol=1e-5)
 
 
 def test_the_weakest_kept_give_way_to_the_largest_gradients() -> None:
@@ -248,21 +207,8 @@ def test_the_command_line_measures_and_tells(
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [
-    (['--by=size'], r'--by=size.*weight\|gradient\|rechosen\|gradual\|random'),
+    (['--by=size'], r'--by=size.*weight\|gradient\|rechosen\|random'),
     (['--warm_up=2000'], r'--warm_up: expected fewer than the 2000'),
-    (['--until=2001'], r'--until: expected at most the 2000 --steps'),
-    *(
-      (
-        [f'--by={by}', '--warm_up=900'],
-        r'--until: 1000 leaves no time .* at least 1100',
-      )
-      for by in ('rechosen', 'gradual')
-    ),
-    (['--by=gradual', '--rewind'], r'--rewind: gradual .* leave one of them'),
-    (
-      ['--by=rechosen', '--', '--config.optimizer.gradients=kernels'],
-      '--by: rechosen needs the gradients of coefficients; leave --config',
-    ),
     (['--', '--config.seed=1'], r'--config\.seed=1: the benchmark sets it'),
   ],
 )

@@ -78,6 +78,56 @@ def test_fewer_bits_are_fewer_bytes_and_nearly_the_same(tmp_path: Path) -> None:
   assert errors[1:] == pytest.approx([0.0017, 0.005, 0.08], rel=0.3)
 
 
+@pytest.mark.parametrize('linear', ['spectral', 'dense'])
+@pytest.mark.parametrize('scan', [False, True])
+def test_what_was_dropped_takes_a_bit(
+  linear: str, tmp_path: Path, *, scan: bool
+) -> None:
+  trained = small(linear=linear, scan=scan, width=32)
+  name = 'coefficients' if linear == 'spectral' else 'kernel'
+  bytes_, kept, size = {}, 0, 0
+  for dtype in ('float32', 'bfloat16', 'int8', 'int4'):
+    path = written(trained, tmp_path, dtype)
+    bytes_[dtype] = TensorFile.read(path).bytes
+  for block in trained.params.values():
+    for layer in block.values() if isinstance(block, dict) else ():
+      if isinstance(layer, dict) and name in layer:
+        weights = layer[name]
+        weights[np.abs(weights) < 0.4] = 0
+        kept += np.count_nonzero(weights)
+        size += weights.size
+  for dtype, bits in (('float32', 32), ('bfloat16', 16), ('int8', 8.5)):
+    path = written(trained, tmp_path, dtype)
+    back = load_exported(path)
+    if dtype == 'float32':
+      jax.tree.map(np.testing.assert_array_equal, back.params, trained.params)
+    saved = bytes_[dtype] - TensorFile.read(path).bytes
+    assert saved * 8 == pytest.approx((size - kept) * bits - size, rel=0.01)
+  back, _ = ravel_pytree(
+    load_exported(written(trained, tmp_path, 'int4')).params
+  )
+  exact, _ = ravel_pytree(trained.params)
+  assert np.linalg.norm(back - exact) < 0.2 * np.linalg.norm(exact)
+
+
+def test_places_that_lie_get_one_line(tmp_path: Path) -> None:
+  trained = small()
+  trained.params['block_0']['qkv']['coefficients'][3:] = 0
+  path = written(trained, tmp_path)
+  tensors, metadata = load_file(path), TensorFile.read(path).metadata
+  places = tensors['block_0.qkv.coefficients.places']
+  for changed, expected in (
+    (places[:-1], r"coefficients.places': expected uint8"),
+    (places.astype(np.int8), r"coefficients.places': expected uint8"),
+    (places | np.uint8(255), r"'block_0.qkv.coefficients': expected float"),
+  ):
+    tensors['block_0.qkv.coefficients.places'] = changed
+    metadata['sha256'] = coefficients._digest(tensors)
+    save_file(tensors, path, metadata)
+    with pytest.raises(UserError, match=expected):
+      load_exported(path)
+
+
 def other_metadata(path: Path, **changed: Any) -> None:
   """Writes the file with other metadata, None for none."""
   metadata = TensorFile.read(path).metadata | changed

@@ -80,6 +80,9 @@ def test_a_whole_number_serves_as_a_number(recipe: dict[str, Any]) -> None:
     ('optimizer.b2', 1.0, 'config.optimizer.b2: expected'),
     ('optimizer.final_fraction', 1.5, 'config.optimizer.final_fraction'),
     ('optimizer.weight_decay', -0.1, 'config.optimizer.weight_decay'),
+    ('optimizer.drop_to', 0.0, 'config.optimizer.drop_to: expected above 0'),
+    ('optimizer.drop_to', 1.5, 'config.optimizer.drop_to: expected above 0'),
+    ('optimizer.drop_until', 0.1, 'drop_until: expected above 0.1 and up to 1'),
     ('model.heads', 3, 'config.model.heads: expected a divisor of the width'),
     ('model.dropout', 1.0, 'config.model.dropout: expected'),
     ('model.linear.keep', 0.0, 'config.model.linear.keep: expected'),
@@ -103,6 +106,15 @@ def test_a_mistake_is_named(
 def test_a_missing_key_is_named(recipe: dict[str, Any]) -> None:
   del recipe['optimizer']['b2']
   with pytest.raises(UserError, match=r'config\.optimizer\.b2: missing'):
+    Settings.from_mapping(recipe)
+
+
+def test_low_rank_layers_drop_nothing(recipe: dict[str, Any]) -> None:
+  _set(recipe, 'model.linear.kind', 'low_rank')
+  _set(recipe, 'optimizer.drop_to', 0.5)
+  with pytest.raises(
+    UserError, match=r'config\.optimizer\.drop_to: expected 1'
+  ):
     Settings.from_mapping(recipe)
 
 
