@@ -10,6 +10,7 @@ DIR: runs/ROW-STEPS/seed-N, results.json, tables.md, results-TABLE-*.png.
 
 import contextlib
 import dataclasses
+import difflib
 import json
 import re
 import shutil
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 _WORKDIR = flags.DEFINE_string('workdir', '', 'Where everything is kept.')
 _CHOSEN = flags.DEFINE_list(
-  'tables', None, f'Which, of {", ".join(TABLES)}; by default version1.'
+  'tables',
+  None,
+  f'Which, of {", ".join(TABLES)}, or all; by default version1, or all if '
+  '--rows is given.',
 )
 _ROWS = flags.DEFINE_string(
   'rows', '', 'Trains the rows in whose name this regular expression is found.'
@@ -65,12 +69,17 @@ _DOCS = flags.DEFINE_string(
 
 def _tables() -> list[Table]:
   """The tables that the flags ask for, with their steps and seeds."""
-  names = _CHOSEN.value or (TABLES if _REPORT_ONLY.value else ['version1'])
+  everything = _REPORT_ONLY.value or _ROWS.value
+  names = _CHOSEN.value or (['all'] if everything else ['version1'])
   if _QUICK.value:
     names = ['quick']
+  if names == ['all']:
+    names = list(TABLES)
   for name in names:
     if name not in TABLES:
-      fail(f'--tables: no table {name!r}; there are {", ".join(TABLES)}.')
+      fail(
+        f'--tables: no table {name!r}; there are {", ".join(TABLES)}, or all.'
+      )
   return [
     dataclasses.replace(
       TABLES[name],
@@ -89,8 +98,12 @@ def _rows(tables: Sequence[Table]) -> set[Row]:
   except re.error as error:
     fail(f'--rows: {_ROWS.value!r} is no regular expression ({error}).')
   if not found:
-    names = ', '.join(sorted(row.name for row in rows))
-    fail(f'--rows: {_ROWS.value!r} is found in none of {names}.')
+    names = sorted(row.name for row in rows)
+    near = difflib.get_close_matches(_ROWS.value, names, n=5, cutoff=0.0)
+    fail(
+      f'--rows: {_ROWS.value!r} is found in none of {len(names)} rows; '
+      f'nearest: {", ".join(near)}.'
+    )
   return found
 
 
@@ -164,7 +177,7 @@ def _report(tables: Sequence[Table], workdir: Path) -> None:
   parts = []
   for table in {**TABLES, **{table.name: table for table in tables}}.values():
     if text := results.markdown(table, collected):
-      parts.append(f'## {table.title}\n\n{text}')
+      parts.append(text)
   write_text(workdir / 'tables.md', '\n'.join(parts))
   for table in tables:
     found = results.scores(table, collected)

@@ -42,19 +42,41 @@ class Scores:
 
   Attributes:
     row: which.
-    seeds: in order.
+    losses: validation loss by seed, in nats per token.
     parameters: stored numbers.
-    loss: mean validation loss, in nats per token.
-    spread: its sample standard deviation; None for a single seed.
     stable_rank: mean; None where it was not measured.
   """
 
   row: Row
-  seeds: tuple[int, ...]
+  losses: Mapping[int, float]
   parameters: int
-  loss: float
-  spread: float | None
   stable_rank: float | None
+
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """In order."""
+    return tuple(sorted(self.losses))
+
+  @property
+  def loss(self) -> float:
+    """The mean over the seeds."""
+    return statistics.fmean(self.losses.values())
+
+  @property
+  def spread(self) -> float | None:
+    """Its sample standard deviation; None for a single seed."""
+    return mean_and_spread(tuple(self.losses.values()))[1]
+
+  def over(self, other: 'Scores') -> list[float]:
+    """How much more each loss is than the other's of the same seed.
+
+    Runs of one seed see the same text in the same order. Of rows that share no
+    seed the means are compared.
+    """
+    shared = [seed for seed in self.seeds if seed in other.losses]
+    if not shared:
+      return [self.loss - other.loss]
+    return [self.losses[seed] - other.losses[seed] for seed in shared]
 
   @property
   def perplexity(self) -> float:
@@ -129,12 +151,14 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def runs_of(table: Table, results: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """The runs of a table's rows that were trained for the table's steps."""
+  """The runs of a table's rows, with the table's steps and seeds."""
   names = {row.name for row in table.rows}
   return [
     run
     for run in results['runs']
-    if run['row'] in names and run['steps'] == table.steps
+    if run['row'] in names
+    and run['steps'] == table.steps
+    and run['seed'] < table.seeds
   ]
 
 
@@ -145,14 +169,11 @@ def scores(table: Table, results: Mapping[str, Any]) -> dict[str, Scores]:
     runs = [run for run in runs_of(table, results) if run['row'] == row.name]
     if not runs:
       continue
-    loss, spread = mean_and_spread([run['validation_loss'] for run in runs])
     ranks = [run['stable_rank'] for run in runs if run['stable_rank']]
     found[row.name] = Scores(
       row,
-      tuple(run['seed'] for run in runs),
+      {run['seed']: run['validation_loss'] for run in runs},
       runs[0]['parameters'],
-      loss,
-      spread,
       statistics.fmean(ranks) if ranks else None,
     )
   return found
@@ -165,7 +186,7 @@ def best_dense(found: Mapping[str, Scores]) -> Scores | None:
 
 
 def markdown(table: Table, results: Mapping[str, Any]) -> str:
-  """The table in Markdown, and how it was made; empty if no row was run."""
+  """Its title, rows, and how they were made; empty if no row was run."""
   found = scores(table, results)
   if not found:
     return ''
@@ -193,7 +214,8 @@ def markdown(table: Table, results: Mapping[str, Any]) -> str:
     lines.append(cells)
   rendered = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
   return (
-    f'{rendered}\n{_how_made(table, results, found)}\n{_missing(table, found)}'
+    f'**{table.title}**\n\n{rendered}\n{_how_made(table, results, found)}\n'
+    f'{_missing(table, found)}'
   )
 
 
@@ -215,17 +237,24 @@ def _cells(
 ) -> Sequence[str]:
   """What was measured of a row, from `stored parameters` on."""
   dense = best_dense(found)
-  spread = '' if score.spread is None else f' ± {score.spread:.3f}'
   rank = score.stable_rank
+  more = _NONE
+  if dense not in (None, score):
+    mean, spread = mean_and_spread(score.over(dense))
+    more = f'{mean:+.3f}{_plus_minus(spread)}'
   return (
     f'{score.parameters:,}',
     f'{score.parameters / table.dense_parameters:.1%}',
     f'{len(score.seeds)}',
-    f'{score.loss:.3f}{spread}',
+    f'{score.loss:.3f}{_plus_minus(score.spread)}',
     f'{score.perplexity:.2f}',
-    _NONE if dense in (None, score) else f'{score.loss - dense.loss:+.3f}',
+    more,
     _NONE if rank is None else f'{rank:.1f}',
   )
+
+
+def _plus_minus(spread: float | None) -> str:
+  return '' if spread is None else f' ± {spread:.3f}'
 
 
 def _how_made(
@@ -261,9 +290,7 @@ def _command(
   words.append(f'--tables={table.name}')
   if table.steps != TABLES[table.name].steps:
     words.append(f'--steps={table.steps}')
-  counts = [len(score.seeds) for score in found.values()]
-  # A row may have more seeds than the table asks for, from another table.
-  seeds = min(max(table.seeds, min(counts)), max(counts))
+  seeds = max(len(score.seeds) for score in found.values())
   if seeds != TABLES[table.name].seeds:
     words.append(f'--seeds={seeds}')
   flags = sorted({flag for run in runs for flag in _flags_over_row(run)})

@@ -228,6 +228,7 @@ _TABLES = (
         ('random', 10),
         ('lowpass', 4),
         ('band', 4),
+        ('strided', 4),
       )
       for rate in (1.5e-3, 3e-3, 6e-3, 1.2e-2)
     ),
@@ -276,6 +277,8 @@ _TABLES = (
       *(row('strided', d, muon=True) for d in (2, 4)),
       *(row('band', d, muon=True) for d in (2, 4)),
       row('random', 2, muon=True),
+      row('dense', muon=True, separate=True),
+      row('strided', 2, muon=True, separate=True),
     ),
   ),
   Table(
@@ -303,8 +306,8 @@ _TABLES = (
   *(
     Table(
       f'width_{dense}',
-      f'Equal stored parameters: a wider spectral model against a dense one of '
-      f'width {dense}',
+      f'Equal stored parameters, AdamW: a wider spectral model against a dense '
+      f'one of width {dense}',
       steps=2000,
       seeds=3,
       rows=(

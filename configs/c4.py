@@ -16,7 +16,10 @@ fits can be asked without any device, see docs/scaling.md:
 Both rows want a GPU or a TPU, and the data: docs/data.md tells how to prepare
 it, and how to make c4.model, a SentencePiece model; without one a token is a
 byte.
-Neither was trained to its end yet, so no time and no score is known.
+Neither was trained to its end yet, so no time and no score is known. Scanned
+blocks share their positions, and AdamW sees coefficients, not the gradients of
+kernels, which at these sizes would lie on every device: neither was compared
+with the other way on models of this kind.
 """
 
 from ml_collections import ConfigDict

@@ -112,7 +112,7 @@ def test_a_finished_run_is_of_the_row_s_recipe(tmp_path: Path) -> None:
   ('argument', 'expected'),
   [
     ('--tables=version3', r"--tables: no table 'version3'; .*version2"),
-    ('--rows=sparse', r"--rows: 'sparse' is found in none of dense, "),
+    ('--rows=sparse', r"'sparse' is found in none of \d+ rows; nearest: \w"),
     ('--rows=(', r"--rows: '\(' is no regular expression"),
     ('--seeds=0', r'--seeds: expected at least 1, got 0'),
     ('--steps=1e3', r'--steps=1e3'),

@@ -165,13 +165,16 @@ def test_scores_take_the_table_s_rows_and_steps() -> None:
 
 def test_a_table_in_markdown() -> None:
   text = results.markdown(TABLE, RESULTS)
-  _, _, dense, lowpass, empty, made, between, missing = text.splitlines()
+  title, before, _, _, dense, lowpass, *after = text.splitlines()
+  empty, made, between, missing = after
+  assert title == '**A title**'
+  assert not before
   assert dense == (
     '| dense | 0.003 | 826,368 | 100.0% | 1 | 1.500 | 4.48 | – | – | 6.1 |'
   )
   assert lowpass == (
     '| lowpass nm/2 | 0.003 | 433,152 | 52.4% | 3 | 1.600 ± 0.100 | 4.95 | '
-    '+0.100 | 41.0 | – |'
+    '+0.000 | 41.0 | – |'
   )
   assert not empty
   assert not between
@@ -182,6 +185,23 @@ def test_a_table_in_markdown() -> None:
     '2026-11-22 to 2026-11-23; by `python -m benchmarks.paper_table '
     '--workdir=DIR --tables=version1`'
   )
+
+
+def test_rows_are_compared_seed_by_seed() -> None:
+  paired = copy.deepcopy(RESULTS)
+  paired['runs'] += [
+    _run('dense', 1, 1.3),
+    _run('dense', 3, 9.0),  # of more seeds than the table has
+    _run('low-rank-16', 2, 1.8),
+  ]
+  found = results.scores(TABLE, paired)
+  assert found['dense'].seeds == (0, 1)
+  assert found['lowpass-nm2'].over(found['dense']) == pytest.approx([0, 0.3])
+  # No seed of both: the means.
+  assert found['low-rank-16'].over(found['dense']) == pytest.approx([0.4])
+  _, lowpass, rank = results.markdown(TABLE, paired).splitlines()[4:7]
+  assert '| 1.600 ± 0.100 | 4.95 | +0.150 ± 0.212 |' in lowpass
+  assert '| +0.400 |' in rank
 
 
 def test_rows_that_were_not_run_are_told_apart_by_their_rates() -> None:

@@ -173,20 +173,21 @@ def trained(
   return jax.device_get(state.params), left
 
 
+ALL = LinearConfig(selection='strided', keep=1.0)
+HALF = LinearConfig(selection='random', keep=0.5)
 SIZE = 2 * (16 * 48 + 16 * 16 + 16 * 64 + 64 * 16)
 
 
-@pytest.mark.parametrize('name', ['adamw', 'muon'])
 @pytest.mark.parametrize(
-  ('linear', 'gradients', 'stored'),
+  ('name', 'linear', 'gradients', 'stored', 'scan'),
   [
-    (LinearConfig(selection='strided', keep=1.0), 'kernels', SIZE),
-    (LinearConfig(selection='random', keep=0.5), 'coefficients', SIZE // 2),
-    (LinearConfig('dense'), 'coefficients', SIZE),
+    ('adamw', ALL, 'kernels', SIZE, False),
+    ('muon', ALL, 'coefficients', SIZE, True),
+    ('adamw', HALF, 'coefficients', SIZE // 2, True),
+    ('muon', LinearConfig('dense'), 'coefficients', SIZE, False),
   ],
-  ids=['all', 'half', 'dense'],
+  ids=['adamw-all', 'muon-all-scanned', 'adamw-half-scanned', 'muon-dense'],
 )
-@pytest.mark.parametrize('scan', [False, True])
 def test_a_model_ends_with_a_quarter_of_what_its_layers_store(
   name: str, linear: LinearConfig, gradients: str, stored: int, *, scan: bool
 ) -> None:
@@ -202,10 +203,9 @@ def test_a_model_ends_with_a_quarter_of_what_its_layers_store(
 
 
 def test_on_several_devices_the_same_are_dropped() -> None:
-  linear = LinearConfig(selection='strided', keep=1.0)
   settings = dataclasses.replace(SETTINGS, gradients='kernels')
-  alone, left = trained(settings, linear)
-  split, left_split = trained(settings, linear, fsdp=4)
+  alone, left = trained(settings, ALL)
+  split, left_split = trained(settings, ALL, fsdp=4)
   assert left == left_split
   for (path, a), b in zip(
     where_dropped(alone).items(), where_dropped(split).values(), strict=True
