@@ -97,6 +97,9 @@ def experiment(
   except ValueError as error:
     fail(f'--selections: {error}')
   of_optimizer = dataclasses.replace(settings.optimizer, name=optimizer)
+  if optimizer == 'muon' and linear.selection != 'strided':
+    # Positions that are no blocks take Muon on the gradients of kernels.
+    of_optimizer = dataclasses.replace(of_optimizer, gradients='kernels')
   settings = dataclasses.replace(settings, model=model, optimizer=of_optimizer)
   train = settings.train
   try:
@@ -117,8 +120,11 @@ def picks(contender: Experiment) -> list[str]:
   model, train = settings.model, settings.train
   if (model.linear.kind, model.linear.method) != ('spectral', 'auto'):
     return []
+  if mesh.shape['tensor'] > 1 or train.share_rebuilding:
+    return []  # of some layers a device rebuilds a part, which is by `gemm`
   tokens = train.batch_size // train.accumulate * model.context
-  if train.accumulate > 1 and train.rebuild_every == 'step':
+  once = train.accumulate > 1 and train.rebuild_every == 'step'
+  if once or settings.takes_kernels:
     tokens = 0  # kernels are rebuilt once for all tokens
   lines = []
   for n, m in dict.fromkeys(model.kernel_shapes().values()):

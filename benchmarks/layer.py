@@ -128,8 +128,9 @@ class _Table:
       told = '– | –'
       if program.seconds is not None:
         expected[name] = 1e3 * program.seconds
-        ratio = expected[name] / next(iter(expected.values()))
-        told = f'{expected[name]:.3g} | {ratio:.3f}'
+        first = expected.get(next(iter(self.calls)))
+        ratio = f'{expected[name] / first:.3f}' if first else '–'
+        told = f'{expected[name]:.3g} | {ratio}'
       print(
         f'| {name} | {told} | {program.flops / 1e9:.3g} | '
         f'{program.accessed / 2**20:.1f} | {program.memory / 2**20:.1f} | '

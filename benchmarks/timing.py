@@ -1,5 +1,6 @@
 """Side by side in one run: the only timing that a noisy machine allows."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,10 @@ from spectral_jax.training.machine import machine_facts
 def interleave(
   contenders: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[float]]:
-  """Times contenders in turn, A B C A B C …, after two uncounted rounds.
+  """Times contenders in turn, after two uncounted rounds.
+
+  Each round has an order of its own, for who comes after whom can matter:
+  threads of one that wait actively slow down the next.
 
   Args:
     contenders: functions without arguments that return arrays to wait for.
@@ -22,8 +26,9 @@ def interleave(
     Milliseconds of each call, by name.
   """
   times: dict[str, list[float]] = {name: [] for name in contenders}
+  shuffle = random.Random(0).sample
   for turn in range(rounds + 2):
-    for name, contender in contenders.items():
+    for name, contender in shuffle(list(contenders.items()), len(contenders)):
       started = time.perf_counter()
       jax.block_until_ready(contender())
       if turn >= 2:

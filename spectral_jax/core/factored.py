@@ -25,11 +25,11 @@ def factored_product(
   """Multiplies inputs by the kernel of coefficients, which is not built.
 
   The transforms are computed in float32 or better, the product between them in
-  the common dtype.
+  the inputs' dtype.
 
   Args:
     inputs_TxN: floats.
-    coefficients: of shape `selection.layout`, of the same dtype.
+    coefficients: floats of shape `selection.layout`.
     selection: their positions, of the basis `dct`.
     precision: of the product, see `jax.lax.Precision`.
 
@@ -42,7 +42,8 @@ def factored_product(
     >>> factored_product(x, c, selection).shape
     (2, 6)
   """
-  dtype = coefficients.dtype
+  dtype = inputs_TxN.dtype
+  coefficients = coefficients.astype(dtype)
   wide = jnp.promote_types(dtype, jnp.float32)
   tokens, (_, features) = len(inputs_TxN), selection.shape
   rows, columns = selection.frequencies

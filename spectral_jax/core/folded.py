@@ -32,11 +32,11 @@ def folded_product(
 ) -> jax.Array:
   """Multiplies inputs by the kernel of coefficients, quarter by quarter.
 
-  Quarters are rebuilt in float32 or better, and rounded to the common dtype.
+  Quarters are rebuilt in float32 or better, and rounded to the inputs' dtype.
 
   Args:
     inputs_TxN: floats.
-    coefficients: of shape `selection.layout`, of the same dtype.
+    coefficients: floats of shape `selection.layout`.
     selection: their positions, of the basis `dct`. Blocks of an odd stride
       above 1 cannot be folded: they meet the inputs as whole kernels.
     precision: of the product with the inputs, see `jax.lax.Precision`; the

@@ -32,12 +32,13 @@ def fused_product(
 
   What platform a program is for says `planned_for`, else JAX. Where it is no
   TPU, this is `folded_product`. On TPU there is no forward-mode derivative;
-  vmap, remat and shard_map are as ever.
+  vmap, remat and shard_map are as ever; inputs that a program splits over
+  devices want the latter, as in `train.py`, for Pallas parts nothing by itself.
 
   Args:
     inputs_TxN: floats; on TPU float32 or bfloat16.
-    coefficients: of shape `selection.layout`, of the same dtype. On TPU all
-      factors are rounded to it, all sums are float32.
+    coefficients: floats of shape `selection.layout`. On TPU all factors are
+      rounded to the inputs' dtype, all sums are float32.
     selection: their positions, of the basis `dct`. Those that are no blocks
       are first laid out on their bounding box.
     precision: of the product with the inputs, see `jax.lax.Precision`; the
@@ -60,7 +61,8 @@ def fused_product(
     return folded_product(inputs_TxN, coefficients, selection, precision)
 
   halves = foldable(selection, 'dct')
-  pieces = by_parity(coefficients, selection, (halves, halves)).apart()
+  narrow = coefficients.astype(inputs_TxN.dtype)
+  pieces = by_parity(narrow, selection, (halves, halves)).apart()
 
   def product(x: jax.Array, blocks: Blocks) -> jax.Array:
     return _multiply(x, blocks, selection.shape, halves, precision)

@@ -199,6 +199,9 @@ def _cost(
   )
 
 
+# Names of one pass on a TPU, among those that JAX has for precisions.
+_ONE_PASS = ('none', 'default', 'fastest', 'bfloat16', 'bf16_bf16_f32')
+
 _PARAMS = pltpu.CompilerParams(
   dimension_semantics=('arbitrary', 'arbitrary'), vmem_limit_bytes=VMEM_BYTES
 )
@@ -211,15 +214,30 @@ def _dot(
   precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
 ) -> jax.Array:
   """A product along an axis of each, summed in float32."""
-  if left.dtype == jnp.bfloat16:
-    precision = None  # exact as it is, and Mosaic takes no other
-  elif precision in ('high', jax.lax.Precision.HIGH):
-    precision = jax.lax.Precision.HIGHEST  # Mosaic has no three passes
   (i, j) = axes
   return jax.lax.dot_general(
     left,
     right,
     (((i,), (j,)), ((), ())),
-    precision=precision,
+    precision=_passes(left.dtype, precision),
     preferred_element_type=jnp.float32,
   )
+
+
+def _passes(
+  dtype: jnp.dtype, precision: jax.lax.PrecisionLike
+) -> jax.lax.Precision:
+  """One pass or six: Mosaic knows no others, and one is exact of bfloat16.
+
+  Where none is asked for, JAX's own default counts, as everywhere.
+  """
+  if precision is None:
+    config: Any = jax.config
+    precision = config.jax_default_matmul_precision
+  one = all(
+    str(each).lower() in _ONE_PASS
+    for each in (precision if isinstance(precision, tuple) else (precision,))
+  )
+  if dtype == jnp.bfloat16 or one:
+    return jax.lax.Precision.DEFAULT
+  return jax.lax.Precision.HIGHEST

@@ -40,7 +40,7 @@ class Rates:
 
 
 RATES = {
-  'cpu': Rates(9e10, 9e10, 3e9, 3e8, 2e9),
+  'cpu': Rates(1.2e11, 1.2e11, 3e9, 3e8, 2e9),
   'gpu': Rates(2e13, 3e14, 8e11, 4e11, 2e11),
   'tpu': Rates(1.6e13, 9.8e13, 5.6e9, 1e11, 5e10),
 }

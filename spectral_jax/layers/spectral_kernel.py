@@ -227,12 +227,14 @@ class SpectralKernel:
       coefficients: [*layout].
       method: see `SpectralDense`.
       inputs: of the layer; only their shape and dtype matter.
-      dtype: of the layer's computation; None for that of the inputs.
+      dtype: of the layer's computation; None for the common one of inputs and
+        coefficients.
       wants_kernel: whether the layer's product is somebody's own.
 
     Returns:
       The kernel and None, or the coefficients and what is then to take the
-      place of `jax.lax.dot_general`.
+      place of `jax.lax.dot_general`: it multiplies by the coefficients as they
+      are stored, whatever they are promoted to.
 
     Raises:
       ValueError: for a method that gives none where a kernel is wanted.
@@ -245,8 +247,9 @@ class SpectralKernel:
       )
     if method == 'auto' and not wants_kernel:
       tokens = inputs.size // self.selection.shape[0]
+      dtype = dtype or jnp.result_type(inputs, coefficients)
       method = plan(
-        self.selection, tokens, basis=self.basis, dtype=dtype or inputs.dtype
+        self.selection, tokens, basis=self.basis, dtype=dtype
       ).method
     if method not in PRODUCTS:
       return self.rebuild(coefficients, method), None
@@ -255,25 +258,30 @@ class SpectralKernel:
       raise ValueError(
         f'coefficients: expected shape {self.layout}, got {coefficients.shape}.'
       )
-    return coefficients, functools.partial(self._dot_general, PRODUCTS[method])
+    product = functools.partial(PRODUCTS[method], coefficients=coefficients)
+    return coefficients, functools.partial(self._dot_general, product)
 
   def _dot_general(
     self,
     product: Callable[..., jax.Array],
     inputs: jax.Array,
-    coefficients: jax.Array,
+    promoted: jax.Array,
     dimensions: Any,
     precision: Any = None,
     preferred_element_type: Any = None,
     out_sharding: Any = None,
   ) -> jax.Array:
     """`jax.lax.dot_general` of inputs and the kernel of coefficients."""
-    del out_sharding  # None: else the layer wants a kernel
+    # The product has them as they are stored. The sharding is None: else the
+    # layer wants a kernel.
+    del promoted, out_sharding
     (axis, _), _ = dimensions
     n, _ = self.selection.shape
     rest = tuple(a for a in range(inputs.ndim) if a not in axis)
     inputs_TxN = jnp.transpose(inputs, (*rest, *axis)).reshape(-1, n)
-    outputs_TxM = product(inputs_TxN, coefficients, self.selection, precision)
+    outputs_TxM = product(
+      inputs_TxN, selection=self.selection, precision=precision
+    )
     outputs = outputs_TxM.reshape(
       *(inputs.shape[a] for a in rest), *self.shape[len(axis) :]
     )

@@ -79,9 +79,30 @@ def test_what_auto_picks_is_told_for_each_kind_of_layer() -> None:
     '128×512',
     '512×128',
   ]
+  by_kernels = contenders.read_settings(
+    4, ['--config.optimizer.gradients=kernels']
+  )
+  whole = contenders.experiment(by_kernels, linear, 'adamw', jax.devices()[:1])
+  assert all('folded' not in line for line in contenders.picks(whole))
+  shared = contenders.read_settings(4, ['--config.train.share_rebuilding=true'])
+  parts = contenders.experiment(shared, linear, 'adamw', jax.devices()[:2])
+  assert contenders.picks(parts) == []
   by_gemm = dataclasses.replace(linear, method='gemm')
   forced = contenders.experiment(settings, by_gemm, 'adamw', jax.devices()[:1])
   assert contenders.picks(forced) == []
+
+
+def test_muon_takes_the_kernels_of_positions_that_are_no_blocks() -> None:
+  settings = contenders.read_settings(4, [])
+  layers = contenders.parse_selections(['strided/2', 'random/2'])
+  gradients = [
+    contenders.experiment(
+      settings, linear, optimizer, jax.devices()[:1]
+    ).settings.optimizer.gradients
+    for optimizer in ('adamw', 'muon')
+    for linear in layers.values()
+  ]
+  assert gradients == ['coefficients'] * 3 + ['kernels']
 
 
 def test_a_spectral_step_takes_no_more_memory_than_a_dense_one() -> None:
@@ -90,11 +111,13 @@ def test_a_spectral_step_takes_no_more_memory_than_a_dense_one() -> None:
   taken = []
   for linear in (
     LinearConfig('dense'),
-    *contenders.parse_selections(['strided/2']).values(),
+    *contenders.parse_selections(
+      ['strided/2', 'strided/4', 'random/2']
+    ).values(),
   ):
     each = contenders.experiment(settings, linear, 'adamw', jax.devices()[:1])
     step = each.train_step()
     arguments = step_arguments(each)
     taken.append(memory_of(step.lower(*arguments).compile()))
-  dense, spectral = taken
-  assert spectral <= dense
+  dense, *spectral = taken
+  assert max(spectral) <= dense

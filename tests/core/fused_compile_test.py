@@ -27,12 +27,13 @@ def compiled(
   tokens: int,
   dtype: str = 'bfloat16',
   devices: int = 1,
+  precision: str | None = 'high',
 ) -> Any:
   """Forward and backward, each device with some of the tokens."""
   mesh = Mesh(np.array(Topology.of(topology).devices[:devices]), 'data')
   whole, split = PartitionSpec(), PartitionSpec('data')
   layer = jax.shard_map(
-    lambda x, c: fused_product(x, c, selection, 'high'),
+    lambda x, c: fused_product(x, c, selection, precision),
     mesh=mesh,
     in_specs=(split, whole),
     out_specs=split,
@@ -70,6 +71,14 @@ def test_numbers_of_32_bits_and_a_box() -> None:
   selection = Selection.of('lowpass', (256, 256), 0.1)
   program = compiled('v5e:2x2', selection, 16, 'float32').as_text()
   assert program.count('custom_call_target="tpu_custom_call"') == 12
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_default_precision_that_mosaic_lacks(dtype: str) -> None:
+  selection = Selection.of('strided', (128, 128), 0.5)
+  with jax.default_matmul_precision('high'):
+    program = compiled('v5e:2x2', selection, 16, dtype, precision=None)
+  assert 'tpu_custom_call' in program.as_text()
 
 
 def test_tiles_that_nearly_fill_the_chip_s_memory() -> None:

@@ -222,6 +222,45 @@ def test_what_does_not_fit_says_so() -> None:
     choose_tiles(16, (2048, 2048), layout, float32, backward=True)
 
 
+@pytest.mark.parametrize(
+  ('precision', 'default', 'expected'),
+  [
+    (None, None, 'DEFAULT'),
+    ('default', 'highest', 'DEFAULT'),
+    ('bfloat16', None, 'DEFAULT'),
+    (None, 'bfloat16', 'DEFAULT'),
+    (None, 'high', 'HIGHEST'),
+    (None, 'tensorfloat32', 'HIGHEST'),
+    (None, 'BF16_BF16_F32_X3', 'HIGHEST'),
+    ('bfloat16_3x', None, 'HIGHEST'),
+    (jax.lax.Precision.HIGH, None, 'HIGHEST'),
+    ((jax.lax.Precision.HIGH, jax.lax.Precision.DEFAULT), None, 'HIGHEST'),
+    (jax.lax.Precision.DEFAULT, 'highest', 'DEFAULT'),
+  ],
+)
+def test_a_product_takes_one_pass_or_six(
+  precision: Any, default: str | None, expected: str
+) -> None:
+  factors = jnp.ones((4, 4))
+  with jax.default_matmul_precision(default):
+    for dtype, wanted in (('float32', expected), ('bfloat16', 'DEFAULT')):
+      narrow = factors.astype(dtype)
+      (product,) = jax.make_jaxpr(
+        lambda x, y: panels._dot(x, y, (1, 0), precision)
+      )(narrow, narrow).eqns
+      assert {p.name for p in product.params['precision']} == {wanted}
+
+
+@pytest.mark.usefixtures('on_tpu')
+def test_coefficients_are_rounded_to_the_inputs_dtype() -> None:
+  inputs = jnp.asarray(draw((TOKENS, HALF.shape[0])), jnp.bfloat16)
+  stored = jnp.asarray(draw(HALF.layout, seed=1))
+  outputs = fused_product(inputs, stored, HALF)
+  assert outputs.dtype == jnp.bfloat16
+  rounded = fused_product(inputs, stored.astype(jnp.bfloat16), HALF)
+  np.testing.assert_array_equal(outputs, rounded)
+
+
 @pytest.mark.usefixtures('on_tpu')
 def test_other_numbers_are_refused() -> None:
   inputs = jnp.ones((TOKENS, 8), jnp.float16)

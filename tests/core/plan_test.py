@@ -102,6 +102,8 @@ def test_it_takes_the_cheapest_and_says_why() -> None:
     ('strided', 0.5, (128, 512), 2048, 'cpu', 'folded'),
     ('strided', 0.25, (128, 128), 2048, 'cpu', 'folded'),
     ('random', 0.5, (128, 512), 2048, 'cpu', 'fft'),
+    ('strided', 0.5, (1024, 4096), 2048, 'cpu', 'folded'),
+    ('strided', 0.25, (1024, 4096), 2048, 'cpu', 'folded'),
     ('strided', 0.5, (1024, 4096), 8192, 'cpu', 'folded'),
     ('strided', 0.5, (1024, 4096), 16, 'cpu', 'factored'),
     ('block', 1 / 16, (1024, 4096), 2048, 'cpu', 'factored'),

@@ -36,6 +36,7 @@ SELECTIONS = [
   Selection('strided', (8, 32), 128, seed=2),
   Selection('strided', (8, 12), 24, seed=1),  # an odd offset
   Selection('lowpass', (7, 9), 63),
+  Selection('band', (6, 14), 30, seed=3),
 ]
 rebuild = jax.jit(kernel_from_coefficients, static_argnums=(1, 2))
 MIXED = [SELECTIONS[1], SELECTIONS[9]]  # one with a gather, one without

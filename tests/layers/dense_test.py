@@ -18,6 +18,7 @@ from spectral_jax.core.reconstruct import (
   kernel_from_coefficients,
 )
 from spectral_jax.core.selection import KINDS, Selection
+from spectral_jax.layers import spectral_kernel
 from spectral_jax.layers.dense import SpectralDense
 
 N, M = 12, 8
@@ -171,6 +172,48 @@ def test_computing_in_bfloat16_keeps_float32_params() -> None:
   )
   grads = jax.grad(lambda p: narrow.apply(p, x_5xN).sum())(params)
   assert grads['params']['coefficients'].dtype == jnp.float32
+
+
+@pytest.mark.parametrize('method', ['gemm', 'folded'])
+def test_in_bfloat16_what_is_rebuilt_is_rebuilt_of_float32(method: str) -> None:
+  x_5xN = draw(5, N)
+  layer = SpectralDense(
+    M, selection='strided', dtype=jnp.bfloat16, method=method
+  )
+  params = layer.init(jax.random.key(0), x_5xN)
+  grads = jax.grad(lambda p: layer.apply(p, x_5xN).sum())(params)
+  gradient = grads['params']['coefficients']
+  rounded = gradient.astype(jnp.bfloat16).astype(jnp.float32)
+  assert not np.array_equal(gradient, rounded)
+  # What bfloat16 cannot tell apart makes other quarters.
+  coefficients = params['params']['coefficients']
+  nudged = {
+    'params': {
+      **params['params'],
+      'coefficients': coefficients.astype(jnp.bfloat16).astype(jnp.float32),
+    }
+  }
+  wide = jnp.ones((5, N)) * 64
+  assert not np.array_equal(
+    layer.apply(params, wide), layer.apply(nudged, wide)
+  )
+
+
+def test_the_plan_is_for_the_dtype_that_is_computed_in(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  seen = []
+  real = spectral_kernel.plan
+
+  def spy(*args: Any, **kwargs: Any) -> Any:
+    seen.append(jnp.dtype(kwargs['dtype']).name)
+    return real(*args, **kwargs)
+
+  monkeypatch.setattr(spectral_kernel, 'plan', spy)
+  x_5xN = draw(5, N).astype(jnp.bfloat16)
+  for dtype in (None, jnp.bfloat16):
+    SpectralDense(M, dtype=dtype).init(jax.random.key(0), x_5xN)
+  assert seen == ['float32', 'bfloat16']
 
 
 @pytest.mark.parametrize(
