@@ -157,18 +157,6 @@ _TABLES = (
     ),
   ),
   Table(
-    'dropped_longer',
-    'The weakest of all coefficients dropped by and by, for longer: AdamW on '
-    'the gradients of kernels',
-    steps=5000,
-    seeds=2,
-    rows=(
-      row('dense'),
-      row('random', 4, kernels=True),
-      row('strided', left=4, kernels=True),
-    ),
-  ),
-  Table(
     'kernels_rates',
     'The learning rate of AdamW on the gradients of kernels',
     steps=2000,

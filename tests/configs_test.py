@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from configs import base, c4, paper, shakespeare
+from benchmarks.runs import recipe
+from benchmarks.tables import ROWS as BENCHMARK_ROWS
+from configs import base, c4, paper, recommended, shakespeare
 from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.training.settings import Settings
+from spectral_jax.training.workdir import flatten
 
 RECIPES = sorted(
   path.stem
@@ -58,10 +61,29 @@ def test_larger_models_are_of_the_size_that_they_are_named_for() -> None:
     assert settings.name == f'c4-{row}'
 
 
-@pytest.mark.parametrize('recipe', [c4, paper])
-def test_an_unknown_row_is_named(recipe: types.ModuleType) -> None:
-  with pytest.raises(ValueError, match=r"row: expected .*got 'half'"):
-    recipe.get_config('half')
+@pytest.mark.parametrize(
+  ('row', 'measured'),
+  [
+    ('half', 'random-nm2-kernels'),
+    ('quarter', 'random-nm4-kernels'),
+    ('chosen-quarter', 'strided-nm1-left-nm4-kernels'),
+    ('chosen-tenth', 'strided-nm1-left-nm10-until-0.75-kernels'),
+  ],
+)
+def test_what_is_recommended_was_measured(row: str, measured: str) -> None:
+  flat = flatten(recommended.get_config(row).to_dict())
+  assert flat.pop('config.name') == f'recommended-{row}'
+  expected = recipe(
+    BENCHMARK_ROWS[measured].base, BENCHMARK_ROWS[measured].flags
+  )
+  del expected['config.name']
+  assert flat == expected
+
+
+@pytest.mark.parametrize('module', [c4, paper, recommended])
+def test_an_unknown_row_is_named(module: types.ModuleType) -> None:
+  with pytest.raises(ValueError, match=r"row: expected .*got 'third'"):
+    module.get_config('third')
 
 
 @pytest.mark.parametrize('name', RECIPES)
