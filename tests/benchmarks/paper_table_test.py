@@ -108,6 +108,14 @@ def test_a_finished_run_is_of_the_row_s_recipe(tmp_path: Path) -> None:
     run.finished()
 
 
+@pytest.mark.parametrize('which', ['--tables=all', '--rows=^band-nm20$'])
+def test_all_tables_can_be_asked_for(tmp_path: Path, which: str) -> None:
+  result = run(
+    *(*COMMAND, f'--workdir={tmp_path}', which, '--report_only'), tmp=tmp_path
+  )
+  assert_refused(result, f'--workdir: no runs in {tmp_path}; train some first')
+
+
 @pytest.mark.parametrize(
   ('argument', 'expected'),
   [

@@ -83,6 +83,43 @@ def first_update(
   return by_name(updates)
 
 
+@pytest.mark.parametrize(
+  ('name', 'linear', 'power'),
+  [
+    ('adamw', LinearConfig(selection='strided', keep=1.0), 1.0),
+    ('adamw', LinearConfig('dense'), 1.0),
+    ('muon', LinearConfig(selection='strided', keep=0.5), 0.5),
+    ('muon', LinearConfig(selection='random', keep=0.5), 1.0),  # by Adam
+  ],
+)
+def test_what_is_left_moves_as_much_further_as_less_is_left(
+  name: str, linear: LinearConfig, power: float
+) -> None:
+  plain = dataclasses.replace(ADAMW, name=name, weight_decay=0.0)
+  drops = dataclasses.replace(plain, drop_to=0.25, drop_until=0.5)
+  config = make_config(linear)
+  params, gradients = draw_like(config, 0), draw_like(config, 1)
+  updates = []
+  for settings in (plain, drops):
+    optimizer = make_optimizer(settings, STEPS, params, layers(config, params))
+    update = jax.jit(optimizer.update)
+    state, own = optimizer.init(params), params
+    for _ in range(7):
+      step, state = update(gradients, state, own)
+      own = jax.tree.map(jnp.add, own, step)
+    updates.append(by_name(step))
+  kernels = [path for path in updates[0] if path.startswith('block_0/')]
+  kernels = [p for p in kernels if p.endswith(('/kernel', '/coefficients'))]
+  assert len(kernels) == 4
+  for path, step in updates[0].items():
+    longer = 4**power if path in kernels else 1.0
+    moved = updates[1][path] != 0
+    assert np.mean(moved) == (0.25 if path in kernels else 1.0)
+    np.testing.assert_allclose(
+      updates[1][path][moved], longer * step[moved], rtol=1e-4
+    )
+
+
 def by_name(tree: Any) -> dict[str, np.ndarray]:
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {path_name(path): np.asarray(leaf) for path, leaf in leaves}
