@@ -102,13 +102,14 @@ def test_the_weakest_of_each_layer_are_dropped_and_stay_so(stack: int) -> None:
 
 
 def test_of_equally_strong_weights_exactly_so_many_are_left() -> None:
-  transform = drop_weakest(lambda at: jnp.where(at < 1, 1.0, 0.4), {'w': 0})
-  params = {'w': jnp.array([1.0, -1, 1, -1, 1])}
+  transform = drop_weakest(lambda at: jnp.where(at < 1, 1.0, 0.6), {'w': 0})
+  params = {'w': jnp.array([1.0, -1, 3, -1, 1])}
   updates, _ = transform.update(
     {'w': jnp.zeros(5)}, transform.init(params), params
   )
   dropped = optax.apply_updates(params, updates)['w']
-  assert int(jnp.sum(dropped != 0)) == 2
+  assert int(jnp.sum(dropped != 0)) == 3
+  assert dropped[2] == 3
 
 
 def test_weights_that_begin_as_zeros_are_not_taken_for_dropped() -> None:
