@@ -108,12 +108,15 @@ def test_a_finished_run_is_of_the_row_s_recipe(tmp_path: Path) -> None:
     run.finished()
 
 
-@pytest.mark.parametrize('which', ['--tables=all', '--rows=^band-nm20$'])
-def test_all_tables_can_be_asked_for(tmp_path: Path, which: str) -> None:
-  result = run(
-    *(*COMMAND, f'--workdir={tmp_path}', which, '--report_only'), tmp=tmp_path
-  )
+def test_all_tables_can_be_asked_for(tmp_path: Path) -> None:
+  command = (*COMMAND, f'--workdir={tmp_path}')
+  result = run(*command, '--tables=all', '--report_only', tmp=tmp_path)
   assert_refused(result, f'--workdir: no runs in {tmp_path}; train some first')
+  # A row of no table that is there by default; a flag that is no flag.
+  result = run(
+    *command, '--rows=^band-nm20$', '--', '--config.no=1', tmp=tmp_path
+  )
+  assert_refused(result, r'config\.no: no such key')
 
 
 @pytest.mark.parametrize(
