@@ -180,9 +180,19 @@ def scores(table: Table, results: Mapping[str, Any]) -> dict[str, Scores]:
 
 
 def best_dense(found: Mapping[str, Scores]) -> Scores | None:
-  """The dense row with the lowest loss, which the others are compared with."""
+  """The dense row with the lowest loss, which the others are compared with.
+
+  The lowest over the seeds that all dense rows have, where they share any.
+  """
   dense = [score for score in found.values() if score.row.family == 'dense']
-  return min(dense, key=lambda score: score.loss, default=None)
+  seeds = [set(score.losses) for score in dense]
+  shared = set.intersection(*seeds) if seeds else set()
+
+  def loss(score: Scores) -> float:
+    own = [score.losses[seed] for seed in shared]
+    return statistics.fmean(own) if own else score.loss
+
+  return min(dense, key=loss, default=None)
 
 
 def markdown(table: Table, results: Mapping[str, Any]) -> str:

@@ -204,6 +204,17 @@ def test_rows_are_compared_seed_by_seed() -> None:
   assert '| +0.400 |' in rank
 
 
+def test_the_best_dense_row_is_so_by_the_seeds_of_all() -> None:
+  table = dataclasses.replace(TABLE, rows=(*TABLE.rows, ROWS['dense-0.006']))
+  runs = copy.deepcopy(RESULTS)
+  # By its mean it would be the better one, by seed 0 it is not.
+  runs['runs'] += [_run('dense', 1, 1.9), _run('dense-0.006', 0, 1.6)]
+  best = results.best_dense(results.scores(table, runs))
+  assert best is not None
+  assert best.row.name == 'dense'
+  assert results.best_dense({}) is None
+
+
 def test_rows_that_were_not_run_are_told_apart_by_their_rates() -> None:
   rows = (*TABLE.rows, ROWS['dense-0.006'], ROWS['low-rank-48'])
   text = results.markdown(dataclasses.replace(TABLE, rows=rows), RESULTS)
