@@ -45,11 +45,11 @@ def draw_sizes(table: Table, found: Mapping[str, Scores], path: Path) -> None:
 
   for name, group in _groups(table, found).items():
     points = sorted(group, key=place)
-    kind, dashes = _kind(points[0].row), '-'
+    kind, dashes, filled = _kind(points[0].row), '-', 'full'
     if by_rate:
       dashes = _dashes(name, kind, found)
     elif name != kind:  # in another basis, or separate
-      dashes = '--'
+      dashes, filled = '--', 'bottom'
     color, marker = _STYLES[kind]
     axes.errorbar(
       [place(point) for point in points],
@@ -58,6 +58,8 @@ def draw_sizes(table: Table, found: Mapping[str, Scores], path: Path) -> None:
       color=color,
       marker=marker,
       markersize=12 if marker == '*' else 7,
+      fillstyle=filled,
+      markerfacecoloralt='white',
       linestyle=dashes,
       capsize=3,
       label=name,

@@ -155,7 +155,7 @@ def plan(
     >>> half = Selection.of('strided', (1024, 4096), keep=0.5)
     >>> chosen = plan(half, tokens=2048, platform='cpu')
     >>> chosen.method, str(chosen)
-    ('folded', 'folded 273 ms, factored 294 ms, fft 348 ms, gemm 434 ms')
+    ('folded', 'folded 207 ms, factored 258 ms, fft 276 ms, gemm 332 ms')
   """
   platform = platform or planned_platform()
   rates = RATES.get(platform, RATES['gpu'])  # also named cuda, rocm

@@ -105,19 +105,27 @@ def test_muon_takes_the_kernels_of_positions_that_are_no_blocks() -> None:
   assert gradients == ['coefficients'] * 3 + ['kernels']
 
 
-def test_a_spectral_step_takes_no_more_memory_than_a_dense_one() -> None:
+@pytest.mark.parametrize(
+  'selection',
+  [
+    'strided/2',
+    pytest.param('strided/4', marks=pytest.mark.long),
+    pytest.param('random/2', marks=pytest.mark.long),
+  ],
+)
+def test_a_spectral_step_takes_no_more_memory_than_a_dense_one(
+  selection: str,
+) -> None:
   """The paper's model; kernels are rebuilt as `auto` has it."""
   settings = contenders.read_settings(16, [])
   taken = []
   for linear in (
     LinearConfig('dense'),
-    *contenders.parse_selections(
-      ['strided/2', 'strided/4', 'random/2']
-    ).values(),
+    *contenders.parse_selections([selection]).values(),
   ):
     each = contenders.experiment(settings, linear, 'adamw', jax.devices()[:1])
     step = each.train_step()
     arguments = step_arguments(each)
     taken.append(memory_of(step.lower(*arguments).compile()))
-  dense, *spectral = taken
-  assert max(spectral) <= dense
+  dense, spectral = taken
+  assert spectral <= dense

@@ -276,6 +276,23 @@ def test_pictures_of_what_was_run(figures: list) -> None:
   assert legend == ['lowpass nm/2', 'dense, dropout 0.1']
 
 
+def test_marks_in_another_basis_are_half_filled(figures: list) -> None:
+  found = results.scores(TABLE, RESULTS)
+  other = ROWS['lowpass-nm4-orthonormal']
+  found[other.name] = dataclasses.replace(found['lowpass-nm2'], row=other)
+  draw_sizes(TABLE, found, Path('nowhere.png'))
+  (figure,) = figures
+  drawn = {
+    str(container.get_label()): container.lines[0].get_fillstyle()
+    for container in figure.axes[0].containers
+  }
+  assert drawn == {
+    'dense': 'full',
+    'lowpass': 'full',
+    'lowpass, orthonormal': 'bottom',
+  }
+
+
 def test_the_document_shows_its_results() -> None:
   document = REPOSITORY / 'docs' / 'results.md'
   if not document.exists():
