@@ -23,8 +23,10 @@ def _plane(
     )
     return np.asarray(scipy.fft.dctn(np.asarray(kernel), norm='ortho'))
   selection = config.linear.select(config.kernel_shapes()[name], seed)
+  stored = np.ravel(layer['coefficients'])
   plane = np.full(selection.shape, np.nan, np.float32)
-  plane.flat[selection.positions] = np.ravel(layer['coefficients'])
+  # A coefficient that was dropped is zero.
+  plane.flat[selection.positions] = np.where(stored == 0, np.nan, stored)
   return plane
 
 
@@ -54,7 +56,7 @@ def magnitudes(params: Any, config: TransformerConfig) -> dict[str, np.ndarray]:
       of the kernel is taken; for those in a random basis, what is stored.
 
   Returns:
-    By layer name; NaN at positions that a block does not keep.
+    By layer name; NaN at positions that a block does not keep, or has dropped.
   """
   return {
     name: np.abs(plane) for name, plane in _planes(params, config).items()

@@ -113,3 +113,20 @@ def test_a_scanned_stack_has_the_spectra_of_its_blocks() -> None:
       np.testing.assert_allclose(
         spectrum.flat[positions], np.abs(values), rtol=1e-6
       )
+
+
+def test_what_was_dropped_is_not_stored() -> None:
+  linear = LinearConfig(selection='strided', keep=1.0)
+  config = TransformerConfig(
+    context=4, width=8, layers=1, heads=1, linear=linear
+  )
+  tokens = np.zeros((1, 4), np.int32)
+  model = Transformer(5, config)
+  params = jax.device_get(model.init(jax.random.key(0), tokens)['params'])
+  ranks = stable_ranks(params, config)
+  coefficients = np.array(params['block_0']['out']['coefficients'])
+  coefficients[0, 2, 5] = 0
+  params['block_0']['out']['coefficients'] = coefficients
+  plane = magnitudes(params, config)['out'][0]
+  assert np.argwhere(np.isnan(plane)).tolist() == [[2, 5]]
+  assert stable_ranks(params, config)['out'] != ranks['out']
