@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax.traverse_util import unflatten_dict
 
 from benchmarks.arguments import check_passed_on, fail
+from benchmarks.rows import muon_takes_kernels
 from benchmarks.runs import recipe
 from spectral_jax.core.plan import plan
 from spectral_jax.core.reconstruct import METHODS
@@ -97,8 +98,8 @@ def experiment(
   except ValueError as error:
     fail(f'--selections: {error}')
   of_optimizer = dataclasses.replace(settings.optimizer, name=optimizer)
-  if optimizer == 'muon' and linear.selection != 'strided':
-    # Positions that are no blocks take Muon on the gradients of kernels.
+  spectral = linear.kind == 'spectral'
+  if optimizer == 'muon' and spectral and muon_takes_kernels(linear.selection):
     of_optimizer = dataclasses.replace(of_optimizer, gradients='kernels')
   settings = dataclasses.replace(settings, model=model, optimizer=of_optimizer)
   train = settings.train

@@ -44,6 +44,11 @@ class Row:
   corpus: str = 'tiny_shakespeare'
 
 
+def muon_takes_kernels(selection: str) -> bool:
+  """Whether Muon takes the gradients of kernels: of positions in no blocks."""
+  return selection != 'strided'
+
+
 def row(
   kind: str,
   size: int = 1,
@@ -84,7 +89,7 @@ def row(
     label += f' nm/{size}'
     flags.append(f'--config.model.linear.selection={kind}')
     flags.append(f'--config.model.linear.keep={1 / size:g}')
-    if kernels or (muon and kind != 'strided'):
+    if kernels or (muon and muon_takes_kernels(kind)):
       flags.append('--config.optimizer.gradients=kernels')
   if separate:
     names.append('separate')

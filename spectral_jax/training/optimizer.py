@@ -196,8 +196,9 @@ def make_optimizer(
 
   def power(name: str, x: jax.Array) -> float:
     """Of one over what is left of a layer: how long its updates are."""
-    of = {'adam': 1.0, 'muon': 0.5}
-    return of[label(name, x)] if _may_drop(name) else 0.0
+    if not _may_drop(name):
+      return 0.0
+    return 0.5 if label(name, x) == 'muon' else 1.0
 
   def stack(name: str, _: jax.Array) -> int | None:
     return int(name.startswith(SCANNED)) if _may_drop(name) else None

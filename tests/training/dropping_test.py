@@ -22,22 +22,17 @@ from spectral_jax.training.dropping import (
 from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.optimizer import make_optimizer, where_dropped
 from spectral_jax.training.settings import MeshSettings, OptimizerSettings
-
-STEPS = 20
-SETTINGS = OptimizerSettings(
-  name='adamw',
-  learning_rate=0.01,
-  muon_learning_rate=0.03,
-  gradients='coefficients',
-  warmup_steps=2,
-  final_fraction=0.1,
-  weight_decay=0.1,
-  b1=0.9,
-  b2=0.99,
-  clip_norm=1.0,
-  drop_to=0.25,
-  drop_until=0.5,
+from tests.training.optimizers import (
+  ADAMW,
+  STEPS,
+  by_name,
+  draw_like,
+  layers,
+  make_config,
 )
+
+DROPS = dataclasses.replace(ADAMW, drop_to=0.25, drop_until=0.5)
+RUN = 20  # steps
 
 
 def test_what_is_left_falls_by_the_cube_of_the_time_that_is_left() -> None:
@@ -137,6 +132,43 @@ def test_updates_grow_as_fewer_weights_take_them() -> None:
   }
 
 
+@pytest.mark.parametrize(
+  ('name', 'linear', 'power'),
+  [
+    ('adamw', LinearConfig(selection='strided', keep=1.0), 1.0),
+    ('adamw', LinearConfig('dense'), 1.0),
+    ('muon', LinearConfig(selection='strided', keep=0.5), 0.5),
+    ('muon', LinearConfig(selection='random', keep=0.5), 1.0),  # by Adam
+  ],
+)
+def test_what_is_left_moves_as_much_further_as_less_is_left(
+  name: str, linear: LinearConfig, power: float
+) -> None:
+  plain = dataclasses.replace(ADAMW, name=name, weight_decay=0.0)
+  drops = dataclasses.replace(DROPS, name=name, weight_decay=0.0)
+  config = make_config(linear)
+  params, gradients = draw_like(config, 0), draw_like(config, 1)
+  updates = []
+  for settings in (plain, drops):
+    optimizer = make_optimizer(settings, STEPS, params, layers(config, params))
+    update = jax.jit(optimizer.update)
+    state, own = optimizer.init(params), params
+    for _ in range(7):
+      step, state = update(gradients, state, own)
+      own = jax.tree.map(jnp.add, own, step)
+    updates.append(by_name(step))
+  kernels = [path for path in updates[0] if path.startswith('block_0/')]
+  kernels = [p for p in kernels if p.endswith(('/kernel', '/coefficients'))]
+  assert len(kernels) == 4
+  for path, step in updates[0].items():
+    longer = 4**power if path in kernels else 1.0
+    moved = updates[1][path] != 0
+    assert np.mean(moved) == (0.25 if path in kernels else 1.0)
+    np.testing.assert_allclose(
+      updates[1][path][moved], longer * step[moved], rtol=1e-4
+    )
+
+
 def trained(
   settings: OptimizerSettings,
   linear: LinearConfig,
@@ -144,7 +176,7 @@ def trained(
   scan: bool = False,
   fsdp: int = 1,
 ) -> tuple[Any, list[int]]:
-  """Parameters of a small model after STEPS, and how many are left by step."""
+  """Parameters of a small model after a run, and how many are left by step."""
   config = TransformerConfig(
     context=8, width=16, layers=2, heads=2, linear=linear, scan=scan
   )
@@ -152,7 +184,7 @@ def trained(
   mesh = make_mesh(MeshSettings(data=1, fsdp=fsdp), 8, 2, jax.devices()[:fsdp])
   tokens = jnp.zeros((1, 8), jnp.int32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
-  optimizer = make_optimizer(settings, STEPS, shapes, layers_of(model))
+  optimizer = make_optimizer(settings, RUN, shapes, layers_of(model))
   state = step.make_initial_state(model, optimizer, mesh, seed=0)()
   train_step = step.make_train_step(
     model,
@@ -163,7 +195,7 @@ def trained(
   )
   draw = np.random.default_rng(0)
   left = []
-  for _ in range(STEPS):
+  for _ in range(RUN):
     batch = {
       name: jnp.asarray(draw.integers(0, 11, (8, 8)))
       for name in ('inputs', 'targets')
@@ -192,7 +224,7 @@ SIZE = 2 * (16 * 48 + 16 * 16 + 16 * 64 + 64 * 16)
 def test_a_model_ends_with_a_quarter_of_what_its_layers_store(
   name: str, linear: LinearConfig, gradients: str, stored: int, *, scan: bool
 ) -> None:
-  settings = dataclasses.replace(SETTINGS, name=name, gradients=gradients)
+  settings = dataclasses.replace(DROPS, name=name, gradients=gradients)
   params, left = trained(settings, linear, scan=scan)
   assert left[:2] == [stored] * 2
   assert stored > left[2] > left[5] > left[9] == stored // 4
@@ -204,7 +236,7 @@ def test_a_model_ends_with_a_quarter_of_what_its_layers_store(
 
 
 def test_on_several_devices_the_same_are_dropped() -> None:
-  settings = dataclasses.replace(SETTINGS, gradients='kernels')
+  settings = dataclasses.replace(DROPS, gradients='kernels')
   alone, left = trained(settings, ALL)
   split, left_split = trained(settings, ALL, fsdp=4)
   assert left == left_split

@@ -5,69 +5,27 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
 
 from spectral_jax.core.selection import Selection
 from spectral_jax.layers.linear import LinearConfig
-from spectral_jax.layers.spectral_kernel import SpectralKernel
-from spectral_jax.models.stored import layers_of
-from spectral_jax.models.transformer import Transformer, TransformerConfig
+from spectral_jax.models.transformer import TransformerConfig
 from spectral_jax.training.optimizer import (
   learning_rate_schedule,
   make_optimizer,
-  path_name,
 )
 from spectral_jax.training.settings import OptimizerSettings
-
-# No warm-up: the first step is taken at the peak.
-ADAMW = OptimizerSettings(
-  name='adamw',
-  learning_rate=0.01,
-  muon_learning_rate=0.03,
-  gradients='coefficients',
-  warmup_steps=0,
-  final_fraction=0.1,
-  weight_decay=0.5,
-  b1=0.9,
-  b2=0.99,
-  clip_norm=1.0,
+from tests.training.optimizers import (
+  ADAMW,
+  MUON,
+  STEPS,
+  by_name,
+  draw_like,
+  layers,
+  make_config,
 )
-MUON = dataclasses.replace(ADAMW, name='muon', weight_decay=0.0)
-STEPS = 10
-
-
-def make_config(linear: LinearConfig) -> TransformerConfig:
-  return TransformerConfig(
-    context=4, width=16, layers=1, heads=2, linear=linear
-  )
-
-
-def layers(config: TransformerConfig, params: Any) -> dict[str, SpectralKernel]:
-  """Of a model, those that are among the parameters."""
-  stored, names = layers_of(Transformer(5, config)), by_name(params)
-  return {
-    path: kernel
-    for path, kernel in stored.items()
-    if f'{path}/coefficients' in names
-  }
-
-
-def draw_like(config: TransformerConfig, seed: int) -> Any:
-  """Random numbers in the place of each parameter, none near zero."""
-  tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
-  shapes = jax.eval_shape(
-    Transformer(5, config).init, jax.random.key(0), tokens
-  )
-  rng = np.random.default_rng(seed)
-
-  def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-    sign = rng.choice([-1.0, 1.0], leaf.shape)
-    return (sign * rng.uniform(0.5, 1.5, leaf.shape)).astype(np.float32)
-
-  return jax.tree.map(draw, shapes['params'])
 
 
 def first_update(
@@ -81,48 +39,6 @@ def first_update(
     gradients, optimizer.init(params), params
   )
   return by_name(updates)
-
-
-@pytest.mark.parametrize(
-  ('name', 'linear', 'power'),
-  [
-    ('adamw', LinearConfig(selection='strided', keep=1.0), 1.0),
-    ('adamw', LinearConfig('dense'), 1.0),
-    ('muon', LinearConfig(selection='strided', keep=0.5), 0.5),
-    ('muon', LinearConfig(selection='random', keep=0.5), 1.0),  # by Adam
-  ],
-)
-def test_what_is_left_moves_as_much_further_as_less_is_left(
-  name: str, linear: LinearConfig, power: float
-) -> None:
-  plain = dataclasses.replace(ADAMW, name=name, weight_decay=0.0)
-  drops = dataclasses.replace(plain, drop_to=0.25, drop_until=0.5)
-  config = make_config(linear)
-  params, gradients = draw_like(config, 0), draw_like(config, 1)
-  updates = []
-  for settings in (plain, drops):
-    optimizer = make_optimizer(settings, STEPS, params, layers(config, params))
-    update = jax.jit(optimizer.update)
-    state, own = optimizer.init(params), params
-    for _ in range(7):
-      step, state = update(gradients, state, own)
-      own = jax.tree.map(jnp.add, own, step)
-    updates.append(by_name(step))
-  kernels = [path for path in updates[0] if path.startswith('block_0/')]
-  kernels = [p for p in kernels if p.endswith(('/kernel', '/coefficients'))]
-  assert len(kernels) == 4
-  for path, step in updates[0].items():
-    longer = 4**power if path in kernels else 1.0
-    moved = updates[1][path] != 0
-    assert np.mean(moved) == (0.25 if path in kernels else 1.0)
-    np.testing.assert_allclose(
-      updates[1][path][moved], longer * step[moved], rtol=1e-4
-    )
-
-
-def by_name(tree: Any) -> dict[str, np.ndarray]:
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {path_name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 @pytest.mark.parametrize(
