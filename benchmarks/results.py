@@ -26,6 +26,7 @@ _FACTS = (
   'validation_loss',
   'parameters',
   'parameters_ratio',
+  'position_bytes',
   'stable_rank',
   'train_seconds',
   'date',
@@ -44,12 +45,14 @@ class Scores:
     row: which.
     losses: validation loss by seed, in nats per token.
     parameters: stored numbers.
+    position_bytes: stored beside them: which positions were chosen.
     stable_rank: mean; None where it was not measured.
   """
 
   row: Row
   losses: Mapping[int, float]
   parameters: int
+  position_bytes: int
   stable_rank: float | None
 
   @property
@@ -77,6 +80,10 @@ class Scores:
     if not shared:
       return [self.loss - other.loss]
     return [self.losses[seed] - other.losses[seed] for seed in shared]
+
+  def part_of(self, parameters: int) -> float:
+    """Of the bytes of so many numbers, in float32, those that are stored."""
+    return (self.parameters + self.position_bytes / 4) / parameters
 
   @property
   def perplexity(self) -> float:
@@ -174,6 +181,7 @@ def scores(table: Table, results: Mapping[str, Any]) -> dict[str, Scores]:
       row,
       {run['seed']: run['validation_loss'] for run in runs},
       runs[0]['parameters'],
+      runs[0].get('position_bytes') or 0,
       statistics.fmean(ranks) if ranks else None,
     )
   return found
@@ -254,7 +262,7 @@ def _cells(
     more = f'{mean:+.3f}{_plus_minus(spread)}'
   return (
     f'{score.parameters:,}',
-    f'{score.parameters / table.dense_parameters:.1%}',
+    f'{score.part_of(table.dense_parameters):.1%}',
     f'{len(score.seeds)}',
     f'{score.loss:.3f}{_plus_minus(score.spread)}',
     f'{score.perplexity:.2f}',

@@ -314,6 +314,30 @@ _TABLES = (
     )
   ),
   Table(
+    'width_92_chosen',
+    'Equal storage, the chosen positions counted: wider models whose weakest '
+    'numbers are dropped by and by, coefficients or weights, against the dense '
+    'one of width 92; AdamW, of coefficients on the gradients of kernels',
+    steps=2000,
+    seeds=3,
+    rows=(
+      *(row('dense', width=92, rate=rate) for rate in (3e-3, 4.5e-3)),
+      *(
+        row(
+          kind,
+          width=width,
+          left=d,
+          until=until,
+          kernels=kind != 'dense',
+          rate=1.5e-3,
+        )
+        for d, until, width in ((4, 0.9, 168), (8, 0.75, 220))
+        for kind in ('strided', 'dense')
+      ),
+    ),
+    dense_parameters=434_976,
+  ),
+  Table(
     'width_128',
     'Equal stored parameters: wider spectral models against the dense one of '
     'the paper, at three learning rates; AdamW on the gradients of kernels',
