@@ -119,6 +119,12 @@ class Selection:
     return round(self.size / self.count) if self.kind == 'strided' else 1
 
   @property
+  def offset(self) -> int:
+    """Drawn by the seed: o of `strided`, the first place of `band`; else 0."""
+    end = {'strided': self.stride, 'band': max(self.shape)}.get(self.kind, 1)
+    return int(mix(np.array([self.seed]))[0] % np.uint64(end))
+
+  @property
   def layout(self) -> tuple[int, ...]:
     """Shape of the stored parameter: [B, R, C] for `strided`, else [K]."""
     if self.kind != 'strided':
@@ -136,9 +142,8 @@ class Selection:
     if self.kind == 'strided':
       b = self.stride
       block_Bx1 = np.arange(b)[:, None]
-      offset = int(mix(np.array([self.seed]))[0] % np.uint64(b))
       rows_BxR = block_Bx1 + b * np.arange(self.shape[0] // b)[None, :]
-      columns_BxC = (block_Bx1 - offset) % b + b * np.arange(
+      columns_BxC = (block_Bx1 - self.offset) % b + b * np.arange(
         self.shape[1] // b
       )[None, :]
       return rows_BxR, columns_BxC
@@ -204,10 +209,9 @@ def _positions(selection: Selection) -> np.ndarray:
   elif selection.kind == 'band':
     # One diagonal after another, each through every line of the shorter side.
     short, long = min(n, m), max(n, m)
-    offset = mix(np.array([selection.seed]))[0] % np.uint64(long)
     line_1xS = np.arange(short)[None, :]
     place_LxS = (
-      line_1xS * long // short + int(offset) + np.arange(long)[:, None]
+      line_1xS * long // short + selection.offset + np.arange(long)[:, None]
     )
     i_LxS, j_LxS = line_1xS, place_LxS % long
     if n > m:

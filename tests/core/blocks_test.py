@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spectral_jax.core.blocks import by_parity, foldable, quarters
+from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import plane_from_coefficients
 from spectral_jax.core.selection import Selection
 
@@ -57,3 +58,51 @@ def test_blocks_that_are_stored_are_not_laid_out(count: int) -> None:
   program = jax.make_jaxpr(lambda c: split(c).blocks.coefficients)
   used = {e.primitive.name for e in program(jnp.ones(blocks.layout)).eqns}
   assert not used & {'gather', 'scatter', 'concatenate', 'pad'}
+
+
+@pytest.mark.parametrize(
+  ('shape', 'count'),
+  [
+    ((4, 12), 1),
+    ((4, 12), 7),  # the last diagonal is filled in part
+    ((8, 4), 13),
+    ((5, 5), 25),
+    ((1, 6), 4),
+    ((6, 1), 6),
+    ((16, 48), 16 * 20),
+  ],
+)
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_for_a_tpu_bands_are_skewed_without_a_scatter(
+  shape: tuple[int, int], count: int, seed: int
+) -> None:
+  band = Selection('band', shape, count, seed)
+  lay_out = functools.partial(plane_from_coefficients, selection=band)
+
+  def both(c: jax.Array, plane: jax.Array) -> tuple[jax.Array, jax.Array]:
+    laid_out, pull_back = jax.vjp(lay_out, c)
+    return laid_out, pull_back(plane)[0]
+
+  stored = jnp.arange(1.0, count + 1)
+  plane = jnp.arange(1.0, band.size + 1).reshape(shape)
+  with planned_for('tpu'):
+    program = jax.make_jaxpr(both)(stored, plane)
+    laid_out, gradient = both(stored, plane)
+  used = {equation.primitive.name for equation in program.eqns}
+  assert not used & {'gather', 'scatter', 'scatter-add'}
+  expected = np.zeros(band.size)
+  expected[band.positions] = stored
+  np.testing.assert_array_equal(laid_out, expected.reshape(shape))
+  np.testing.assert_array_equal(gradient, plane.ravel()[band.positions])
+
+
+@pytest.mark.parametrize('shape', [(6, 9), (9, 6)])
+def test_for_a_tpu_bands_that_are_no_skew_are_scattered(
+  shape: tuple[int, int],
+) -> None:
+  band = Selection('band', shape, 20, seed=1)
+  stored = jnp.arange(1.0, 21)
+  with planned_for('tpu'):
+    laid_out = plane_from_coefficients(stored, band)
+  np.testing.assert_array_equal(laid_out, plane_from_coefficients(stored, band))
+  assert (np.asarray(laid_out).flat[band.positions] == stored).all()
