@@ -124,15 +124,18 @@ def picks(contender: Experiment) -> list[str]:
   if mesh.shape['tensor'] > 1 or train.share_rebuilding:
     return []  # of some layers a device rebuilds a part, which is by `gemm`
   tokens = train.batch_size // train.accumulate * model.context
+  dtype = jnp.dtype(model.dtype)
   once = train.accumulate > 1 and train.rebuild_every == 'step'
   if once or settings.takes_kernels:
     tokens = 0  # kernels are rebuilt once for all tokens
+  if settings.takes_kernels:
+    dtype = jnp.dtype(jnp.float32)  # they are the optimizer's, too
   lines = []
   for n, m in dict.fromkeys(model.kernel_shapes().values()):
     chosen = plan(
       model.linear.select((n, m), 0),
       tokens // (mesh.shape['data'] * mesh.shape['fsdp']),
-      dtype=jnp.dtype(model.dtype),
+      dtype=dtype,
       platform=sharding.platform(mesh),
     )
     lines.append(f'{n}×{m}: {chosen.method} ({chosen})')

@@ -8,7 +8,8 @@ Two tables for each shape N×M: the rebuilding of its kernel alone, against
 against a dense one. Contenders take turns, so that they share the machine's
 moods; read the ratios. A third table says what `auto` picks, why, and how much
 longer that takes than the fastest that was timed. `gemm_bf16`, which rounds,
-takes part with bfloat16 or if asked for; `auto` does not weigh it.
+takes part with bfloat16 or if asked for; `auto` weighs it for layers in
+bfloat16, but not on CPUs.
 
 With --peers PyTorch takes its turns too, its rebuilding by two products or by
 FFTs (pip install -r requirements-peers.txt). With --topology nothing is timed:
@@ -146,16 +147,16 @@ class _Table:
     print(f'\n| {self.title} | auto picks | to the fastest | it estimates |')
     print('|---|---|---|---|')
     for name, chosen in self.plans.items():
-      # What rounds is not among what it may pick.
-      exact = (
+      # What rounds is not always among what it may pick.
+      allowed = (
         milliseconds.get(f'{name}, {method}')
         for method in METHODS
-        if method != 'gemm_bf16'
+        if method != 'gemm_bf16' or method in chosen.seconds
       )
       picked = milliseconds.get(f'{name}, {chosen.method}')
       ratio = '–'
       if picked is not None:
-        ratio = f'{picked / min(ms for ms in exact if ms is not None):.3f}'
+        ratio = f'{picked / min(ms for ms in allowed if ms is not None):.3f}'
       print(f'| {name} | {chosen.method} | {ratio} | {chosen} |')
 
 

@@ -52,7 +52,8 @@ class Work:
 
   Attributes:
     multiplications: of matrix products, in float32.
-    products: those of the product with the inputs, in the layer's dtype.
+    products: those of the product with the inputs, in the layer's dtype, and
+      of `gemm_bf16` all.
     transformed: numbers times log₂ of the length of their transform.
     moved: numbers that are laid out anew.
     mirrored: numbers that are added to their mirror images, or taken from them.
@@ -103,16 +104,17 @@ def work(
     selection: the positions of the coefficients, and the kernel's shape [N, M].
     tokens: T, that meet the kernel; 0 for its rebuilding alone, of which
       `factored` and `folded` are not capable.
-    basis: `dct`, or `orthonormal`, which has no other method than `gemm`.
+    basis: `dct`, or `orthonormal`, which has no other methods than `gemm` and
+      `gemm_bf16`.
   """
   n, m = selection.shape
   size = n * m
+  rebuilt = multiplications(selection, basis)
   # A product's gradient has two products: with the inputs, with the kernel.
   products = 3 * tokens * size
   found = {
-    'gemm': Work(
-      2 * multiplications(selection, basis), products, moved=2 * size
-    )
+    'gemm': Work(2 * rebuilt, products, moved=2 * size),
+    'gemm_bf16': Work(products=2 * rebuilt + products, moved=2 * size),
   }
   if basis != 'dct':
     return found
@@ -127,7 +129,7 @@ def work(
   if tokens and foldable(selection, basis):
     quarter = ((n + 1) // 2) * ((m + 1) // 2)
     found['folded'] = Work(
-      2 * multiplications(selection),
+      2 * rebuilt,
       products=3 * tokens * quarter * quarters(selection),
       mirrored=2 * tokens * (n + m),
     )
@@ -148,7 +150,9 @@ def plan(
     selection: the positions of the coefficients, and the kernel's shape [N, M].
     tokens: T, that meet the kernel on a device; 0 for its rebuilding alone.
     basis: `dct` or `orthonormal`.
-    dtype: of the product with the inputs.
+    dtype: of the product with the inputs. For bfloat16, kernels may be rebuilt
+      by `gemm_bf16`, which rounds as these products do; not on CPUs, where it
+      gains nothing.
     platform: cpu, gpu or tpu; by default JAX's own, or that of `planned_for`.
 
   Example:
@@ -159,8 +163,8 @@ def plan(
   """
   platform = platform or planned_platform()
   rates = RATES.get(platform, RATES['gpu'])  # also named cuda, rocm
-  seconds = {
-    name: done.seconds(rates, dtype)
-    for name, done in work(selection, tokens, basis).items()
-  }
+  ways = work(selection, tokens, basis)
+  if platform == 'cpu' or jnp.dtype(dtype) != jnp.bfloat16:
+    del ways['gemm_bf16']
+  seconds = {name: done.seconds(rates, dtype) for name, done in ways.items()}
   return Plan(min(seconds, key=seconds.__getitem__), seconds)

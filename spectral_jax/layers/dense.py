@@ -54,7 +54,8 @@ class SpectralDense(nn.Module):
       transforms inputs and outputs, `folded` adds halves of them and multiplies
       by quarters of the kernel, `fused` does so on a TPU's chip, part by part.
       `auto` takes the cheapest for the layer's shapes, its number of tokens and
-      the platform, see `plan`; never `gemm_bf16`, which rounds, nor `fused`.
+      the platform, see `plan`; never `fused`, and `gemm_bf16`, which rounds,
+      for a `dtype` of bfloat16 alone, on GPUs and TPUs.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Raises:

@@ -183,6 +183,7 @@ class SpectralKernel:
     coefficients: jax.Array,
     method: str = 'auto',
     part: Part | None = None,
+    dtype: Any = jnp.float32,
   ) -> jax.Array:
     """The kernel [*shape] of coefficients [*layout].
 
@@ -191,6 +192,7 @@ class SpectralKernel:
       method: see `kernel_from_coefficients`; `factored`, `folded` and `fused`,
         which give none, stand for `auto` where one is wanted all the same.
       part: of each kernel, which must then be a matrix in the tree too.
+      dtype: of the product that the kernel is for, see `plan`; not its own.
 
     Raises:
       ValueError: for coefficients of another shape.
@@ -200,7 +202,9 @@ class SpectralKernel:
         f'coefficients: expected shape {self.layout}, got {coefficients.shape}.'
       )
 
-    method = 'auto' if method in PRODUCTS else method
+    if method == 'auto' or method in PRODUCTS:
+      chosen = plan(self.selection, basis=self.basis, dtype=dtype).method
+      method = chosen if chosen == 'gemm_bf16' else 'auto'
 
     def rebuild(coefficients: jax.Array) -> jax.Array:
       kernel = kernel_from_coefficients(
@@ -245,14 +249,14 @@ class SpectralKernel:
         f'method: {method!r} builds no kernel, which a stack of them or a '
         "dot_general of one's own wants; take 'auto'."
       )
+    dtype = dtype or jnp.result_type(inputs, coefficients)
     if method == 'auto' and not wants_kernel:
       tokens = inputs.size // self.selection.shape[0]
-      dtype = dtype or jnp.result_type(inputs, coefficients)
       method = plan(
         self.selection, tokens, basis=self.basis, dtype=dtype
       ).method
     if method not in PRODUCTS:
-      return self.rebuild(coefficients, method), None
+      return self.rebuild(coefficients, method, dtype=dtype), None
     check_basis(method, self.basis)
     if coefficients.shape != self.layout:
       raise ValueError(

@@ -108,6 +108,7 @@ def gather_all(
   method: str,
   mesh: Mesh,
   *,
+  dtype: Any = jnp.float32,
   shared: bool = False,
 ) -> Any:
   """Gathers what layers store and rebuilds kernels, once for many microbatches.
@@ -121,6 +122,7 @@ def gather_all(
     layers: its spectral layers by path, see `find_layers`.
     method: how kernels are rebuilt.
     mesh: the devices.
+    dtype: of the products that kernels are for, see `plan`.
     shared: whether devices that need the same of a kernel share its rebuilding.
 
   Returns:
@@ -156,7 +158,8 @@ def gather_all(
       leaf = _gather(name, leaf, specs[keys], _own_axes(layer, name, mesh))
       if keys in spectral:
         axis = _split_axis(layer, mesh)
-        leaf = _rebuild(spectral[keys], leaf, method, axis, mesh, shared)
+        kernel = spectral[keys]
+        leaf = _rebuild(kernel, leaf, method, dtype, axis, mesh, shared)
       whole[renamed(keys)] = jnp.expand_dims(leaf, keys.count(SCANNED))
     return whole
 
@@ -192,6 +195,7 @@ def _rebuild(
   kernel: SpectralKernel,
   coefficients: jax.Array,
   method: str,
+  dtype: Any,
   axis: int | None,
   mesh: Mesh,
   shared: bool,
@@ -210,7 +214,7 @@ def _rebuild(
   if shared:
     names += others
   part = _part(along, names, mesh) if names else None
-  rebuilt = kernel.rebuild(coefficients, method, part)
+  rebuilt = kernel.rebuild(coefficients, method, part, dtype)
   if not shared:
     return rebuilt
   gathered_axis = rebuilt.ndim - 2 + along
@@ -260,7 +264,10 @@ def _apply(
   if isinstance(layer, SpectralDense):
     inputs_N = inputs.shape[-1] * (mesh.shape['tensor'] if axis == 0 else 1)
     kernel, stored = layer.stored((inputs_N,)), params['coefficients']
-    factors = [_rebuild(kernel, stored, layer.method, axis, mesh, shared)]
+    dtype = layer.dtype or jnp.result_type(inputs, stored)
+    factors = [
+      _rebuild(kernel, stored, layer.method, dtype, axis, mesh, shared)
+    ]
   elif isinstance(layer, LowRankDense):
     factors = [params['down'], params['up']]
     if axis is not None:

@@ -114,7 +114,7 @@ def make_train_step(
   """
   once = accumulate > 1 and rebuild_every == 'step' and not takes_kernels
   layers = layers_of(model) if once or takes_kernels else {}
-  method = model.config.linear.method
+  linear = model.config.linear
   rebuilt = with_linear(model, DENSE) if layers else model
 
   def loss_fn(params: Any, batch: Batch, dropout_key: jax.Array) -> jax.Array:
@@ -156,14 +156,19 @@ def make_train_step(
     if once:
       gathered, pull_back = jax.vjp(
         lambda params: gather_all(
-          params, layers, method, mesh, shared=share_rebuilding
+          params,
+          layers,
+          linear.method,
+          mesh,
+          dtype=model.config.dtype,
+          shared=share_rebuilding,
         ),
         state.params,
       )
       loss, grads = loss_and_gradient(gathered, batch, keys)
       (grads,) = pull_back(grads)
     elif takes_kernels:
-      dense = to_dense(state.params, layers, method)
+      dense = to_dense(state.params, layers, linear.method)
       dense = jax.lax.with_sharding_constraint(
         dense, sharding.of_state(dense, mesh)
       )

@@ -63,7 +63,9 @@ def _transformed(jaxpr: Any) -> float:
   return total
 
 
-@pytest.mark.parametrize('method', ['gemm', 'fft', 'factored', 'folded'])
+@pytest.mark.parametrize(
+  'method', ['gemm', 'gemm_bf16', 'fft', 'factored', 'folded']
+)
 @pytest.mark.parametrize(
   'selection', SHAPES, ids=lambda s: f'{s.kind}{s.shape}'
 )
@@ -82,10 +84,12 @@ def test_the_counts_are_those_of_the_program(
 
 def test_another_basis_has_no_fft_and_no_symmetry() -> None:
   selection = SHAPES[3]
-  (counted,) = work(selection, TOKENS, 'orthonormal').values()
-  jaxpr = _jaxpr('gemm', selection, 'orthonormal')
-  multiplied = counted.multiplications + counted.products
-  assert product_flops(jaxpr, 1) == 2 * multiplied
+  counted = work(selection, TOKENS, 'orthonormal')
+  assert counted.keys() == {'gemm', 'gemm_bf16'}
+  for method, done in counted.items():
+    jaxpr = _jaxpr(method, selection, 'orthonormal')
+    multiplied = done.multiplications + done.products
+    assert product_flops(jaxpr, 1) == 2 * multiplied
 
 
 def test_it_takes_the_cheapest_and_says_why() -> None:
@@ -137,3 +141,21 @@ def test_narrow_products_cost_their_own_rate() -> None:
   assert costs[0] - costs[1] == pytest.approx(
     products / rates.float32 - products / rates.bfloat16
   )
+
+
+@pytest.mark.parametrize('basis', ['dct', 'orthonormal'])
+@pytest.mark.parametrize('tokens', [0, 8192])
+def test_factors_are_rounded_for_bfloat16_where_that_is_faster(
+  tokens: int, basis: str
+) -> None:
+  half = Selection.of('strided', (4096, 4096), 0.5)
+
+  def methods(dtype: Any, platform: str) -> tuple[str, bool]:
+    chosen = plan(half, tokens, basis=basis, dtype=dtype, platform=platform)
+    return chosen.method, 'gemm_bf16' in chosen.seconds
+
+  for platform in ('tpu', 'gpu', 'cuda'):
+    assert methods(jnp.bfloat16, platform) == ('gemm_bf16', True)
+    assert not methods(jnp.float32, platform)[1]
+    assert not methods(jnp.float16, platform)[1]  # it has more digits
+  assert not methods(jnp.bfloat16, 'cpu')[1]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import (
   PRODUCTS,
   coefficients_from_kernel,
@@ -317,6 +318,30 @@ def test_a_kernel_can_be_had_where_none_is_built(method: str) -> None:
     stored.rebuild(coefficients, 'idctn'),
     atol=1e-5,
   )
+
+
+@pytest.mark.parametrize('dot_general', [None, jax.lax.dot_general])
+def test_for_a_tpu_a_layer_in_bfloat16_rebuilds_by_rounded_factors(
+  dot_general: Any,
+) -> None:
+  def program(method: str, dtype: Any) -> str:
+    layer = SpectralDense(
+      64,
+      selection='strided',
+      method=method,
+      dtype=dtype,
+      dot_general=dot_general,
+    )
+    x = draw(2048, 64).astype(jnp.bfloat16)
+    params = layer.init(jax.random.key(0), x)
+    with planned_for('tpu'):
+      return str(jax.make_jaxpr(layer.apply)(params, x))
+
+  rounded = program('gemm_bf16', jnp.bfloat16)
+  assert program('auto', jnp.bfloat16) == rounded
+  assert program('gemm', jnp.bfloat16) != rounded
+  # The common dtype of inputs and coefficients is float32.
+  assert program('auto', None) == program('gemm', None)
 
 
 @pytest.mark.parametrize('method', PRODUCTS)

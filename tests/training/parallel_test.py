@@ -273,11 +273,22 @@ def test_gradients_do_not_depend_on_who_gathers_and_rebuilds() -> None:
 
 
 def traced(
-  linear: LinearConfig, *, fsdp: int = 1, tensor: int = 1, **how: Any
+  linear: LinearConfig,
+  *,
+  fsdp: int = 1,
+  tensor: int = 1,
+  dtype: str = 'float32',
+  **how: Any,
 ) -> tuple[int, str]:
   """The products of a step on each device, and its program."""
   config = TransformerConfig(
-    context=16, width=32, layers=1, heads=4, qkv='separate', linear=linear
+    context=16,
+    width=32,
+    layers=1,
+    heads=4,
+    qkv='separate',
+    dtype=dtype,
+    linear=linear,
   )
   model, optimizer = Transformer(11, config), optax.sgd(1.0)
   mesh = make_mesh(MeshSettings(1, fsdp, tensor), 8, 4)
@@ -329,3 +340,25 @@ def test_kernels_are_rebuilt_by_their_method_and_as_often_as_asked() -> None:
     rebuilding[every] = spectral - dense
     assert 'reduce_precision' in program  # as CPUs round to bfloat16
   assert rebuilding['microbatch'] == 4 * rebuilding['step']
+
+
+@pytest.mark.parametrize(
+  'how',
+  [
+    {},
+    {'accumulate': 2},
+    {'fsdp': 2, 'accumulate': 2},
+    {'fsdp': 2, 'share_rebuilding': True},
+    {'tensor': 2},
+  ],
+  ids=str,
+)
+def test_for_a_tpu_auto_rounds_factors_wherever_layers_are_in_bfloat16(
+  how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(sharding, 'platform', lambda mesh: 'tpu')
+  rounded = dataclasses.replace(STRIDED, method='gemm_bf16')
+  for dtype, method in (('bfloat16', rounded), ('float32', GEMM)):
+    assert traced(STRIDED, dtype=dtype, **how) == traced(
+      method, dtype=dtype, **how
+    )
