@@ -313,6 +313,25 @@ _TABLES = (
       (92, (3e-3, 4.5e-3), 2, ((4, 176), (8, 244)), 434_976),
     )
   ),
+  *(
+    Table(
+      f'width_{dense}_longer',
+      f'Equal stored parameters, for longer: a wider spectral model against a '
+      f'dense one of width {dense}; AdamW, of coefficients on the gradients of '
+      'kernels',
+      steps=5000,
+      seeds=2,
+      rows=(
+        *(row('dense', width=dense, rate=rate) for rate in rates),
+        row('random', d, kernels=True),
+      ),
+      dense_parameters=parameters,
+    )
+    for dense, rates, d, parameters in (
+      (68, (6e-3, 9e-3), 4, 243_168),
+      (92, (3e-3, 4.5e-3), 2, 434_976),
+    )
+  ),
   Table(
     'width_92_chosen',
     'Equal storage, the chosen positions counted: wider models whose weakest '

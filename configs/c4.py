@@ -52,7 +52,6 @@ def get_config(row: str = 'gpt2-small') -> ConfigDict:
   config.model.update(
     {'qkv': 'separate', 'dtype': 'bfloat16', 'scan': True, 'remat': True}
   )
-  config.model.linear.method = 'gemm_bf16'
   config.optimizer.b2 = 0.95
   config.train.evaluate_every = 1000
   config.mesh.update({'data': 1, 'fsdp': -1})
