@@ -122,7 +122,7 @@ def picks(contender: Experiment) -> list[str]:
   if (model.linear.kind, model.linear.method) != ('spectral', 'auto'):
     return []
   if mesh.shape['tensor'] > 1 or train.share_rebuilding:
-    return []  # of some layers a device rebuilds a part, which is by `gemm`
+    return []  # of some layers a device rebuilds a part
   tokens = train.batch_size // train.accumulate * model.context
   dtype = jnp.dtype(model.dtype)
   once = train.accumulate > 1 and train.rebuild_every == 'step'

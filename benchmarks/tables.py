@@ -138,6 +138,7 @@ _TABLES = (
         for d in (2, 4, 10)
         for kernels in (False, True)
       ),
+      *(row('band', d, kernels=True) for d in (2, 4)),
     ),
   ),
   Table(

@@ -68,8 +68,9 @@ def _is_skew(selection: Selection) -> bool:
 def _skewed(coefficients_K: jax.Array, selection: Selection) -> jax.Array:
   """The plane [N, M] of a band of which each line begins L/S after the last.
 
-  L and S are the longer and the shorter side. Lines of W numbers are read out
-  of lines of W + L/S, so that each begins so much later than the one before.
+  L and S are the longer and the shorter side, D is the number of diagonals, and
+  W = L + D. Each of the S lines is padded to W + L/S numbers, and all of them
+  are read again as lines of W, so that each begins L/S later than the last.
   """
   short, long = sorted(selection.shape)
   step, diagonals = long // short, -(-selection.count // short)

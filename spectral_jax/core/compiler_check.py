@@ -20,7 +20,7 @@ from spectral_jax.core.selection import Selection
 
 _WIDTH = 128
 # What is checked: a kernel that is itself a product, as was seen to go wrong,
-# and the two ways in which `auto` computes strided layers.
+# and the two ways in which `auto` computes strided layers on CPUs.
 _WAYS = {'bases': 'lowpass', 'gemm': 'strided', 'folded': 'strided'}
 
 

@@ -224,5 +224,6 @@ def _product(
     subscripts,
     left.astype(jnp.bfloat16),
     right.astype(jnp.bfloat16),
+    precision=jax.lax.Precision.DEFAULT,  # of the gradients: one pass, too
     preferred_element_type=jnp.promote_types(left.dtype, jnp.float32),
   )

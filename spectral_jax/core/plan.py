@@ -27,6 +27,8 @@ class Rates:
   Attributes:
     float32: multiplications of matrix products, float32 at highest precision.
     bfloat16: the same of bfloat16 factors.
+    rounded: the same of `gemm_bf16`, whose gradients' products are of float32
+      factors in one pass, on a GPU at half the rate.
     transformed: numbers that go through one of the log₂ N levels of an FFT.
     moved: numbers that are laid out anew.
     mirrored: numbers that are added to their mirror images, or taken from them.
@@ -34,15 +36,16 @@ class Rates:
 
   float32: float
   bfloat16: float
+  rounded: float
   transformed: float
   moved: float
   mirrored: float
 
 
 RATES = {
-  'cpu': Rates(1.2e11, 1.2e11, 3e9, 3e8, 2e9),
-  'gpu': Rates(2e13, 3e14, 8e11, 4e11, 2e11),
-  'tpu': Rates(1.6e13, 9.8e13, 5.6e9, 1e11, 5e10),
+  'cpu': Rates(1.2e11, 1.2e11, 1.2e11, 3e9, 3e8, 2e9),
+  'gpu': Rates(2e13, 3e14, 2e14, 8e11, 4e11, 2e11),
+  'tpu': Rates(1.6e13, 9.8e13, 9.8e13, 5.6e9, 1e11, 5e10),
 }
 
 
@@ -52,14 +55,15 @@ class Work:
 
   Attributes:
     multiplications: of matrix products, in float32.
-    products: those of the product with the inputs, in the layer's dtype, and
-      of `gemm_bf16` all.
+    rounded: of matrix products by `gemm_bf16`.
+    products: those of the product with the inputs, in the layer's dtype.
     transformed: numbers times log₂ of the length of their transform.
     moved: numbers that are laid out anew.
     mirrored: numbers that are added to their mirror images, or taken from them.
   """
 
   multiplications: float = 0.0
+  rounded: float = 0.0
   products: float = 0.0
   transformed: float = 0.0
   moved: float = 0.0
@@ -70,6 +74,7 @@ class Work:
     narrow = jnp.dtype(dtype).itemsize < 4
     return (
       self.multiplications / rates.float32
+      + self.rounded / rates.rounded
       + self.products / (rates.bfloat16 if narrow else rates.float32)
       + self.transformed / rates.transformed
       + self.moved / rates.moved
@@ -113,8 +118,8 @@ def work(
   # A product's gradient has two products: with the inputs, with the kernel.
   products = 3 * tokens * size
   found = {
-    'gemm': Work(2 * rebuilt, products, moved=2 * size),
-    'gemm_bf16': Work(products=2 * rebuilt + products, moved=2 * size),
+    'gemm': Work(2 * rebuilt, products=products, moved=2 * size),
+    'gemm_bf16': Work(rounded=2 * rebuilt, products=products, moved=2 * size),
   }
   if basis != 'dct':
     return found
@@ -143,6 +148,7 @@ def plan(
   basis: str = 'dct',
   dtype: jnp.dtype = jnp.float32,
   platform: str | None = None,
+  whole: bool = True,
 ) -> Plan:
   """The cheapest way to compute a layer, as `auto` takes it.
 
@@ -154,6 +160,7 @@ def plan(
       by `gemm_bf16`, which rounds as these products do; not on CPUs, where it
       gains nothing.
     platform: cpu, gpu or tpu; by default JAX's own, or that of `planned_for`.
+    whole: whether the whole kernel is wanted: an FFT gives no part of one.
 
   Example:
     >>> half = Selection.of('strided', (1024, 4096), keep=0.5)
@@ -166,5 +173,7 @@ def plan(
   ways = work(selection, tokens, basis)
   if platform == 'cpu' or jnp.dtype(dtype) != jnp.bfloat16:
     del ways['gemm_bf16']
+  if not whole:
+    ways.pop('fft', None)
   seconds = {name: done.seconds(rates, dtype) for name, done in ways.items()}
   return Plan(min(seconds, key=seconds.__getitem__), seconds)

@@ -99,8 +99,7 @@ def kernel_from_coefficients(
     )
   wide = coefficients.astype(jnp.promote_types(coefficients.dtype, jnp.float32))
   if method == 'auto':
-    # A part is not what an FFT gives.
-    method = 'gemm' if part else plan(selection, basis=basis).method
+    method = plan(selection, basis=basis, whole=part is None).method
   if method in ('idctn', 'fft'):
     plane = plane_from_coefficients(wide, selection)
     kernel = idct2(plane) if method == 'idctn' else fast_idct2(plane)

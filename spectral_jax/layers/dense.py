@@ -26,19 +26,20 @@ class SpectralDense(nn.Module):
   nothing but `params`. With `keep=1.0` it equals `nn.Dense` to float error.
 
   Under Adam, take `random` positions (on TPUs `band`, which needs no scatter
-  there), `scale_by_selection`, and the learning rate of the dense layer; at a
-  half or a quarter let it see the gradients of kernels (`on_kernels`) where
-  there is room for a dense model's optimizer state. Under Muon take `strided`,
-  whose blocks are matrices. The `kernel_init` that is best for the dense layer
-  is best here. docs/results.md has the measurements.
+  there if N divides M or M divides N), `scale_by_selection`, and the learning
+  rate of the dense layer; at a half or a quarter let it see the gradients of
+  kernels (`on_kernels`) where there is room for a dense model's optimizer
+  state. Under Muon take `strided`, whose blocks are matrices. The `kernel_init`
+  that is best for the dense layer is best here. docs/results.md has the
+  measurements.
 
   Attributes:
     features: M, the number of output features.
     use_bias: whether to add a bias.
     dtype: of the computation; by default inferred from input and params.
     param_dtype: of the coefficients and the bias.
-    precision: of the product x W, see `jax.lax.Precision`. The kernel is always
-      rebuilt at the highest.
+    precision: of the product x W, see `jax.lax.Precision`. The kernel is
+      rebuilt at the highest, but by `gemm_bf16`, see `method`.
     kernel_init: for a kernel [N, M]; the rebuilt kernel has its variance.
     bias_init: for the bias [M].
     promote_dtype: promotes (inputs, kernel, bias) to a common dtype.
@@ -54,8 +55,8 @@ class SpectralDense(nn.Module):
       transforms inputs and outputs, `folded` adds halves of them and multiplies
       by quarters of the kernel, `fused` does so on a TPU's chip, part by part.
       `auto` takes the cheapest for the layer's shapes, its number of tokens and
-      the platform, see `plan`; never `fused`, and `gemm_bf16`, which rounds,
-      for a `dtype` of bfloat16 alone, on GPUs and TPUs.
+      the platform, see `plan`; never `fused`; `gemm_bf16`, which rounds, only
+      in layers that compute in bfloat16, on GPUs and TPUs.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Raises:

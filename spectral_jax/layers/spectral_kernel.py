@@ -203,8 +203,9 @@ class SpectralKernel:
       )
 
     if method == 'auto' or method in PRODUCTS:
-      chosen = plan(self.selection, basis=self.basis, dtype=dtype).method
-      method = chosen if chosen == 'gemm_bf16' else 'auto'
+      method = plan(
+        self.selection, basis=self.basis, dtype=dtype, whole=part is None
+      ).method
 
     def rebuild(coefficients: jax.Array) -> jax.Array:
       kernel = kernel_from_coefficients(

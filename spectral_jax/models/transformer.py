@@ -43,8 +43,9 @@ class TransformerConfig:
       three [D, D] (`separate`): the same function of a dense model and, dense
       or spectral, as many parameters.
     norm_epsilon: added to the variance by every layer norm.
-    dtype: of the computation, `float32` or `bfloat16`; parameters, rebuilt
-      kernels, softmax and logits are float32 all the same.
+    dtype: of the computation, `float32` or `bfloat16`; parameters, softmax and
+      logits are float32 all the same, and so are rebuilt kernels until they are
+      multiplied, maybe from rounded factors (see `SpectralDense.method`).
     scan: whether one compiled block serves all layers, their parameters stacked
       along a first axis: compiling takes no longer for more layers. All layers
       then store the same positions.

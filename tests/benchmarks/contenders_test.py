@@ -10,6 +10,7 @@ import pytest
 from benchmarks import contenders
 from benchmarks.compiled import memory_of
 from spectral_jax.layers.linear import LinearConfig
+from spectral_jax.training import sharding
 from spectral_jax.training.aot import step_arguments
 
 
@@ -90,6 +91,24 @@ def test_what_auto_picks_is_told_for_each_kind_of_layer() -> None:
   by_gemm = dataclasses.replace(linear, method='gemm')
   forced = contenders.experiment(settings, by_gemm, 'adamw', jax.devices()[:1])
   assert contenders.picks(forced) == []
+
+
+@pytest.mark.parametrize(
+  ('flag', 'rounds'),
+  [
+    ('--config.train.accumulate=1', True),
+    ('--config.train.accumulate=2', True),
+    ('--config.optimizer.gradients=kernels', False),
+  ],
+)
+def test_it_is_for_the_products_that_the_kernels_are_for(
+  flag: str, rounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(sharding, 'platform', lambda mesh: 'tpu')
+  narrow = contenders.read_settings(4, ['--config.model.dtype=bfloat16', flag])
+  linear = contenders.parse_selections(['strided/2'])['strided nm/2']
+  auto = contenders.experiment(narrow, linear, 'adamw', jax.devices()[:1])
+  assert {'gemm_bf16' in line for line in contenders.picks(auto)} == {rounds}
 
 
 def test_muon_takes_the_kernels_of_positions_that_are_no_blocks() -> None:

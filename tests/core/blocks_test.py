@@ -1,6 +1,7 @@
 """The pieces of a kernel: which coefficients have which parity."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -88,8 +89,7 @@ def test_for_a_tpu_bands_are_skewed_without_a_scatter(
   with planned_for('tpu'):
     program = jax.make_jaxpr(both)(stored, plane)
     laid_out, gradient = both(stored, plane)
-  used = {equation.primitive.name for equation in program.eqns}
-  assert not used & {'gather', 'scatter', 'scatter-add'}
+  assert not re.search('gather|scatter', str(program))
   expected = np.zeros(band.size)
   expected[band.positions] = stored
   np.testing.assert_array_equal(laid_out, expected.reshape(shape))
@@ -104,5 +104,4 @@ def test_for_a_tpu_bands_that_are_no_skew_are_scattered(
   stored = jnp.arange(1.0, 21)
   with planned_for('tpu'):
     laid_out = plane_from_coefficients(stored, band)
-  np.testing.assert_array_equal(laid_out, plane_from_coefficients(stored, band))
   assert (np.asarray(laid_out).flat[band.positions] == stored).all()

@@ -8,7 +8,7 @@ import jax.extend.core
 import jax.numpy as jnp
 import pytest
 
-from spectral_jax.core.plan import RATES, Plan, plan, work
+from spectral_jax.core.plan import RATES, Plan, Work, plan, work
 from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import PRODUCTS, kernel_from_coefficients
 from spectral_jax.core.selection import Selection
@@ -63,6 +63,10 @@ def _transformed(jaxpr: Any) -> float:
   return total
 
 
+def _multiplied(done: Work) -> float:
+  return done.multiplications + done.rounded + done.products
+
+
 @pytest.mark.parametrize(
   'method', ['gemm', 'gemm_bf16', 'fft', 'factored', 'folded']
 )
@@ -77,8 +81,7 @@ def test_the_counts_are_those_of_the_program(
     return
   jaxpr = _jaxpr(method, selection)
   counted = work(selection, TOKENS)[method]
-  multiplied = counted.multiplications + counted.products
-  assert product_flops(jaxpr, 1) == 2 * multiplied
+  assert product_flops(jaxpr, 1) == 2 * _multiplied(counted)
   assert _transformed(jaxpr) == pytest.approx(counted.transformed)
 
 
@@ -88,8 +91,7 @@ def test_another_basis_has_no_fft_and_no_symmetry() -> None:
   assert counted.keys() == {'gemm', 'gemm_bf16'}
   for method, done in counted.items():
     jaxpr = _jaxpr(method, selection, 'orthonormal')
-    multiplied = done.multiplications + done.products
-    assert product_flops(jaxpr, 1) == 2 * multiplied
+    assert product_flops(jaxpr, 1) == 2 * _multiplied(done)
 
 
 def test_it_takes_the_cheapest_and_says_why() -> None:
@@ -159,3 +161,14 @@ def test_factors_are_rounded_for_bfloat16_where_that_is_faster(
     assert not methods(jnp.float32, platform)[1]
     assert not methods(jnp.float16, platform)[1]  # it has more digits
   assert not methods(jnp.bfloat16, 'cpu')[1]
+
+
+def test_a_part_of_a_kernel_is_by_products() -> None:
+  half = Selection.of('random', (12288, 12288), 0.5)
+  for dtype, method in ((jnp.float32, 'gemm'), (jnp.bfloat16, 'gemm_bf16')):
+    whole, part = (
+      plan(half, dtype=dtype, platform='gpu', whole=whole)
+      for whole in (True, False)
+    )
+    assert (whole.method, part.method) == ('fft', method)
+    assert 'fft' not in part.seconds

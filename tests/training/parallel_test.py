@@ -14,6 +14,7 @@ from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.stored import layers_of
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
+from spectral_jax.training.kernels import on_kernels
 from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.optimizer import make_optimizer
 from spectral_jax.training.program import product_flops
@@ -291,6 +292,8 @@ def traced(
     linear=linear,
   )
   model, optimizer = Transformer(11, config), optax.sgd(1.0)
+  if how.get('takes_kernels'):
+    optimizer = on_kernels(optimizer, layers_of(model))
   mesh = make_mesh(MeshSettings(1, fsdp, tensor), 8, 4)
   state = jax.eval_shape(make_initial_state(model, optimizer, mesh, seed=0))
   tokens = jax.ShapeDtypeStruct((8, 16), np.int32)
@@ -362,3 +365,12 @@ def test_for_a_tpu_auto_rounds_factors_wherever_layers_are_in_bfloat16(
     assert traced(STRIDED, dtype=dtype, **how) == traced(
       method, dtype=dtype, **how
     )
+
+
+def test_for_a_tpu_kernels_that_the_optimizer_takes_are_not_rounded(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  monkeypatch.setattr(sharding, 'platform', lambda mesh: 'tpu')
+  assert traced(STRIDED, dtype='bfloat16', takes_kernels=True) == traced(
+    GEMM, dtype='bfloat16', takes_kernels=True
+  )
