@@ -66,6 +66,7 @@ def test_larger_models_are_of_the_size_that_they_are_named_for() -> None:
   [
     ('half', 'random-nm2-kernels'),
     ('quarter', 'random-nm4-kernels'),
+    ('tenth', 'band-nm10'),
     ('chosen-quarter', 'strided-nm1-left-nm4-kernels'),
     ('chosen-tenth', 'strided-nm1-left-nm10-until-0.75-kernels'),
   ],

@@ -25,13 +25,13 @@ class SpectralDense(nn.Module):
   It takes `nn.Dense`'s arguments, in its order and with its defaults, and needs
   nothing but `params`. With `keep=1.0` it equals `nn.Dense` to float error.
 
-  Under Adam, take `random` positions (on TPUs `band`, which needs no scatter
-  there if N divides M or M divides N), `scale_by_selection`, and the learning
-  rate of the dense layer; at a half or a quarter let it see the gradients of
-  kernels (`on_kernels`) where there is room for a dense model's optimizer
-  state. Under Muon take `strided`, whose blocks are matrices. The `kernel_init`
-  that is best for the dense layer is best here. docs/results.md has the
-  measurements.
+  Under Adam, take `random` or `band` positions (the latter on TPUs, where they
+  need no scatter if N divides M or M divides N, and below a quarter, where they
+  are the better ones), `scale_by_selection`, and the learning rate of the dense
+  layer; at a half or a quarter let it see the gradients of kernels
+  (`on_kernels`) where there is room for a dense model's optimizer state. Under
+  Muon take `strided`, whose blocks are matrices. The `kernel_init` that is best
+  for the dense layer is best here. docs/results.md has the measurements.
 
   Attributes:
     features: M, the number of output features.
