@@ -367,3 +367,20 @@ def test_for_a_tpu_panels_of_rows_are_multiplied_in_turn(
   assert products[0] <= products[1] < 1.03 * products[0]
   assert relative_error(in_panels, np.asarray(kernel)) < 1e-6
   assert relative_error(its_gradient, np.asarray(gradient)) < 1e-6
+
+
+def test_for_a_tpu_rounded_factors_take_one_pass_whatever_the_default() -> None:
+  selection = Selection('strided', (8, 32), 128, seed=2)
+
+  def program(precision: str | None) -> str:
+    def both(c: jax.Array, k: jax.Array) -> jax.Array:
+      rebuild = functools.partial(
+        kernel_from_coefficients, selection=selection, method='gemm_bf16'
+      )
+      return jax.vjp(rebuild, c)[1](k)[0]
+
+    drawn = draw(selection.layout), draw(selection.shape)
+    with planned_for('tpu'), jax.default_matmul_precision(precision):
+      return str(jax.make_jaxpr(both)(*drawn))
+
+  assert program('highest') == program(None)
