@@ -25,7 +25,8 @@ from absl import app, flags
 
 from benchmarks.arguments import check_passed_on, fail, parse_flags
 from benchmarks.rows import Row
-from benchmarks.tables import TABLES, Table
+from benchmarks.table import Table
+from benchmarks.tables import TABLES
 
 if TYPE_CHECKING:
   from benchmarks.runs import Run

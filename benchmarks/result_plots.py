@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.results import Scores, best_dense
 from benchmarks.rows import Row
-from benchmarks.tables import Table
+from benchmarks.table import Table
 
 # Okabe and Ito's colours, which the colour-blind tell apart; and a marker each.
 _STYLES = {

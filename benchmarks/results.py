@@ -11,7 +11,8 @@ from typing import Any
 
 from benchmarks.rows import Row
 from benchmarks.runs import Run, recipe
-from benchmarks.tables import ROWS, TABLES, Table
+from benchmarks.table import Table
+from benchmarks.tables import ROWS, TABLES
 from spectral_jax.errors import UserError
 from spectral_jax.training.workdir import (
   FREE,
@@ -81,8 +82,8 @@ class Scores:
       return [self.loss - other.loss]
     return [self.losses[seed] - other.losses[seed] for seed in shared]
 
-  def part_of(self, parameters: int) -> float:
-    """Of the bytes of so many numbers, in float32, those that are stored."""
+  def storage_over(self, parameters: int) -> float:
+    """What is stored, positions too, over so many numbers in float32."""
     return (self.parameters + self.position_bytes / 4) / parameters
 
   @property
@@ -262,7 +263,7 @@ def _cells(
     more = f'{mean:+.3f}{_plus_minus(spread)}'
   return (
     f'{score.parameters:,}',
-    f'{score.part_of(table.dense_parameters):.1%}',
+    f'{score.storage_over(table.dense_parameters):.1%}',
     f'{len(score.seeds)}',
     f'{score.loss:.3f}{_plus_minus(score.spread)}',
     f'{score.perplexity:.2f}',

@@ -1,55 +1,10 @@
 """What is compared with what: the rows of every table, as data."""
 
-import dataclasses
-import math
 from collections.abc import Mapping
 
 from benchmarks.rows import Row, row
-
-
-@dataclasses.dataclass(frozen=True)
-class Reported:
-  """What the paper reports for the rows of a table.
-
-  Attributes:
-    measure: perplexity, or loss (in nats).
-    values: by the name of the row.
-  """
-
-  measure: str
-  values: Mapping[str, float]
-
-  def loss(self, row: str) -> float:
-    """The row's loss in nats."""
-    value = self.values[row]
-    return math.log(value) if self.measure == 'perplexity' else value
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """Rows that are compared with each other.
-
-  Attributes:
-    name: what --tables names.
-    title: a line that says what is compared.
-    steps: optimizer steps of each run.
-    seeds: runs of each row, with the seeds 0, 1, ….
-    rows: in the order of the table. A row may be in several tables, and is
-      trained once for each number of steps and seed.
-    paper: what the paper reports, if anything.
-    dense_parameters: what the dense model stores.
-    against: what the pictures draw the loss against, parameters or rate.
-  """
-
-  name: str
-  title: str
-  steps: int
-  seeds: int
-  rows: tuple[Row, ...]
-  paper: Reported | None = None
-  dense_parameters: int = 826_368
-  against: str = 'parameters'
-
+from benchmarks.table import Reported, Table
+from benchmarks.width_tables import WIDTH_TABLES
 
 _VERSION1_ROWS = (
   row('dense'),
@@ -292,101 +247,7 @@ _TABLES = (
     ),
     against='rate',
   ),
-  *(
-    Table(
-      f'width_{dense}',
-      f'Equal stored parameters, AdamW: a wider spectral model against a dense '
-      f'one of width {dense}',
-      steps=2000,
-      seeds=3,
-      rows=(
-        *(row('dense', width=dense, rate=rate) for rate in rates),
-        *(row('random', d, kernels=kernels) for kernels in (False, True)),
-        *(
-          row('random', d, width=width, kernels=True, rate=1.5e-3)
-          for d, width in wider
-        ),
-      ),
-      dense_parameters=parameters,
-    )
-    for dense, rates, d, wider, parameters in (
-      (68, (3e-3, 6e-3, 9e-3, 1.2e-2), 4, (), 243_168),
-      (92, (3e-3, 4.5e-3), 2, ((4, 176), (8, 244)), 434_976),
-    )
-  ),
-  *(
-    Table(
-      f'width_{dense}_longer',
-      f'Equal stored parameters, for longer: a wider spectral model against a '
-      f'dense one of width {dense}; AdamW, of coefficients on the gradients of '
-      'kernels',
-      steps=5000,
-      seeds=2,
-      rows=(
-        *(row('dense', width=dense, rate=rate) for rate in rates),
-        row('random', d, kernels=True),
-      ),
-      dense_parameters=parameters,
-    )
-    for dense, rates, d, parameters in (
-      (68, (6e-3, 9e-3), 4, 243_168),
-      (92, (3e-3, 4.5e-3), 2, 434_976),
-    )
-  ),
-  Table(
-    'width_92_chosen',
-    'Equal storage, the chosen positions counted: wider models whose weakest '
-    'numbers are dropped by and by, coefficients or weights, against the dense '
-    'one of width 92; AdamW, of coefficients on the gradients of kernels',
-    steps=2000,
-    seeds=3,
-    rows=(
-      *(row('dense', width=92, rate=rate) for rate in (3e-3, 4.5e-3)),
-      *(
-        row(
-          kind,
-          width=width,
-          left=d,
-          until=until,
-          kernels=kind != 'dense',
-          rate=1.5e-3,
-        )
-        for d, until, width in ((4, 0.9, 168), (8, 0.75, 220))
-        for kind in ('strided', 'dense')
-      ),
-    ),
-    dense_parameters=434_976,
-  ),
-  Table(
-    'width_128',
-    'Equal stored parameters: wider spectral models against the dense one of '
-    'the paper, at three learning rates; AdamW on the gradients of kernels',
-    steps=2000,
-    seeds=3,
-    rows=(
-      row('dense'),
-      *(
-        row('random', d, width=width, kernels=True, rate=rate)
-        for d, width in ((2, 176), (4, 248))
-        for rate in (1e-3, 1.5e-3, 3e-3)
-      ),
-    ),
-  ),
-  *(
-    Table(
-      f'muon_width_{width}',
-      f'Equal stored parameters, Muon: a wider spectral model against a dense '
-      f'one of width {width}',
-      steps=2000,
-      seeds=3,
-      rows=(
-        row('dense', muon=True, width=width),
-        row('strided', d, muon=True),
-      ),
-      dense_parameters=parameters,
-    )
-    for width, d, parameters in ((68, 4, 243_168), (92, 2, 434_976))
-  ),
+  *WIDTH_TABLES,
   Table(
     'bytes',
     'Python sources, byte by byte: AdamW',

@@ -101,7 +101,7 @@ def test_what_auto_picks_is_told_for_each_kind_of_layer() -> None:
     ('--config.optimizer.gradients=kernels', False),
   ],
 )
-def test_it_is_for_the_products_that_the_kernels_are_for(
+def test_auto_picks_rounded_factors_for_kernels_that_meet_bfloat16(
   flag: str, rounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   monkeypatch.setattr(sharding, 'platform', lambda mesh: 'tpu')

@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 from benchmarks import results
 from benchmarks.result_plots import draw_ranks, draw_sizes, draw_steps
 from benchmarks.runs import Run, recipe
-from benchmarks.tables import ROWS, TABLES, Reported, Table
+from benchmarks.table import Reported, Table
+from benchmarks.tables import ROWS, TABLES
 from configs import paper
 from spectral_jax.errors import UserError
 from spectral_jax.models.transformer import Transformer
@@ -130,7 +131,7 @@ def test_the_dense_model_stores_what_the_table_says(name: str) -> None:
 
 
 def _stored(row: str) -> float:
-  """The numbers that are left, with a bit for each that was not dropped yet."""
+  """Numbers that are left, and a bit for each position if any are dropped."""
   settings = _settings(row)
   drop_to = settings.optimizer.drop_to
   if drop_to == 1:
