@@ -18,6 +18,8 @@ import jax.numpy as jnp
 
 from spectral_jax.core.blocks import Parity, by_parity, foldable
 from spectral_jax.core.gemm import sums_of_blocks
+from spectral_jax.core.gemm_fft import quarters_by_gemm_fft
+from spectral_jax.core.plan import plan_quarters
 from spectral_jax.core.selection import Selection
 
 # The blocks of one parity, or their quarter of the kernel.
@@ -32,7 +34,9 @@ def folded_product(
 ) -> jax.Array:
   """Multiplies inputs by the kernel of coefficients, quarter by quarter.
 
-  Quarters are rebuilt in float32 or better, and rounded to the inputs' dtype.
+  Quarters are rebuilt by the cheapest of `gemm`, `gemm_fft` and, for inputs in
+  bfloat16 and not on CPUs, `gemm_bf16` (see `plan_quarters`): in float32 or
+  better but by the last, and then rounded to the inputs' dtype.
 
   Args:
     inputs_TxN: floats.
@@ -40,7 +44,7 @@ def folded_product(
     selection: their positions, of the basis `dct`. Blocks of an odd stride
       above 1 cannot be folded: they meet the inputs as whole kernels.
     precision: of the product with the inputs, see `jax.lax.Precision`; the
-      quarters are rebuilt at the highest.
+      quarters are rebuilt at the highest, but by `gemm_bf16`.
 
   Returns:
     Outputs [T, M], of that dtype.
@@ -52,21 +56,26 @@ def folded_product(
     (2, 6)
   """
   wide = jnp.promote_types(coefficients.dtype, jnp.float32)
-  halves = foldable(selection, 'dct')
-  folds = (halves, halves)
-  quarters = sums_of_blocks(
-    by_parity(coefficients.astype(wide), selection, folds),
-    selection.shape,
-    'dct',
-    None,
-    False,
-    folds,
-  )
+  way = plan_quarters(selection, inputs_TxN.dtype).method
+  quarters = _quarters(coefficients.astype(wide), selection, way)
 
   def product(x: jax.Array, quarter: jax.Array) -> jax.Array:
     return jnp.dot(x, quarter.astype(x.dtype), precision=precision)
 
   return by_halves(inputs_TxN, quarters, selection, product)
+
+
+def _quarters(
+  coefficients: jax.Array, selection: Selection, way: str
+) -> dict[Parity, jax.Array]:
+  """Those of the kernel that are not zero; of an odd stride, all of it."""
+  if way == 'gemm_fft':
+    return quarters_by_gemm_fft(coefficients, selection)
+  halves = foldable(selection, 'dct')
+  folds = (halves, halves)
+  pieces = by_parity(coefficients, selection, folds)
+  in_bf16 = way == 'gemm_bf16'
+  return sums_of_blocks(pieces, selection.shape, 'dct', None, in_bf16, folds)
 
 
 def by_halves(

@@ -11,11 +11,13 @@ Shapes: T tokens; kernel [N, M]; B blocks of R×C coefficients.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 
 from spectral_jax.core.blocks import foldable, quarters
 from spectral_jax.core.gemm import multiplications
+from spectral_jax.core.gemm_fft import computed_lines, turns
 from spectral_jax.core.platform import planned_platform
 from spectral_jax.core.selection import Selection
 
@@ -94,6 +96,11 @@ class Plan:
   method: str
   seconds: dict[str, float]
 
+  @classmethod
+  def of(cls, seconds: dict[str, float]) -> 'Plan':
+    """Takes the cheapest."""
+    return cls(min(seconds, key=seconds.__getitem__), seconds)
+
   def __str__(self) -> str:
     """The methods, the cheapest first, with their estimates."""
     ordered = sorted(self.seconds.items(), key=lambda item: item[1])
@@ -111,6 +118,9 @@ def work(
       `factored` and `folded` are not capable.
     basis: `dct`, or `orthonormal`, which has no other methods than `gemm` and
       `gemm_bf16`.
+
+  Returns:
+    Of `folded` without its quarters, for which see `work_on_quarters`.
   """
   n, m = selection.shape
   size = n * m
@@ -124,6 +134,9 @@ def work(
   if basis != 'dct':
     return found
   found['fft'] = Work(products=products, transformed=2 * size * math.log2(size))
+  found['gemm_fft'] = dataclasses.replace(
+    _gemm_fft(selection), products=products
+  )
   if tokens:
     (blocks, r), (_, c) = (f.shape for f in selection.frequencies)
     found['factored'] = Work(
@@ -134,10 +147,30 @@ def work(
   if tokens and foldable(selection, basis):
     quarter = ((n + 1) // 2) * ((m + 1) // 2)
     found['folded'] = Work(
-      2 * rebuilt,
       products=3 * tokens * quarter * quarters(selection),
       mirrored=2 * tokens * (n + m),
     )
+  return found
+
+
+def _gemm_fft(selection: Selection) -> Work:
+  """Both passes of what rebuilds half of a kernel that turns, or all of it."""
+  long, lines = max(selection.shape), computed_lines(selection)
+  blocks = len(selection.frequencies[0])
+  box = math.prod(f.shape[1] for f in selection.frequencies)
+  return Work(
+    2 * blocks * box * lines,
+    transformed=2 * lines * long * math.log2(long),
+    moved=2 * lines * long,
+  )
+
+
+def work_on_quarters(selection: Selection) -> dict[str, Work]:
+  """What `folded` does for its quarters, forward and backward, by method."""
+  rebuilt = multiplications(selection)
+  found = {'gemm': Work(2 * rebuilt), 'gemm_bf16': Work(rounded=2 * rebuilt)}
+  if turns(selection):
+    found['gemm_fft'] = _gemm_fft(selection)
   return found
 
 
@@ -165,15 +198,35 @@ def plan(
   Example:
     >>> half = Selection.of('strided', (1024, 4096), keep=0.5)
     >>> chosen = plan(half, tokens=2048, platform='cpu')
-    >>> chosen.method, str(chosen)
-    ('folded', 'folded 207 ms, factored 258 ms, fft 276 ms, gemm 332 ms')
+    >>> str(chosen).split(', ')[:3]
+    ['folded 167 ms', 'factored 258 ms', 'gemm_fft 263 ms']
   """
+  ways = work(selection, tokens, basis)
+  if not whole:
+    ways = {name: done for name, done in ways.items() if not done.transformed}
+  seconds = _seconds(ways, dtype, platform)
+  if 'folded' in seconds:
+    of_quarters = plan_quarters(selection, dtype, platform)
+    seconds['folded'] += of_quarters.seconds[of_quarters.method]
+  return Plan.of(seconds)
+
+
+def plan_quarters(
+  selection: Selection, dtype: jnp.dtype, platform: str | None = None
+) -> Plan:
+  """The cheapest way to the quarters of `folded`; arguments as of `plan`."""
+  return Plan.of(_seconds(work_on_quarters(selection), dtype, platform))
+
+
+def _seconds(
+  ways: Mapping[str, Work], dtype: jnp.dtype, platform: str | None
+) -> dict[str, float]:
+  """How long each way takes that is open to a dtype on a platform."""
   platform = platform or planned_platform()
   rates = RATES.get(platform, RATES['gpu'])  # also named cuda, rocm
-  ways = work(selection, tokens, basis)
-  if platform == 'cpu' or jnp.dtype(dtype) != jnp.bfloat16:
-    del ways['gemm_bf16']
-  if not whole:
-    ways.pop('fft', None)
-  seconds = {name: done.seconds(rates, dtype) for name, done in ways.items()}
-  return Plan(min(seconds, key=seconds.__getitem__), seconds)
+  rounds = platform != 'cpu' and jnp.dtype(dtype) == jnp.bfloat16
+  return {
+    name: done.seconds(rates, dtype)
+    for name, done in ways.items()
+    if rounds or not done.rounded
+  }

@@ -13,12 +13,13 @@ from spectral_jax.core.fast_dct import fast_idct2
 from spectral_jax.core.folded import folded_product
 from spectral_jax.core.fused import fused_product
 from spectral_jax.core.gemm import kernel_by_gemm
+from spectral_jax.core.gemm_fft import kernel_by_gemm_fft
 from spectral_jax.core.part import Part
 from spectral_jax.core.plan import plan
 from spectral_jax.core.selection import Selection
 
 # Ways to a kernel; ways from inputs to outputs, which give none; all ways.
-KERNEL_METHODS = ('auto', 'idctn', 'gemm', 'gemm_bf16', 'fft')
+KERNEL_METHODS = ('auto', 'idctn', 'gemm', 'gemm_bf16', 'fft', 'gemm_fft')
 PRODUCTS = {
   'factored': factored_product,
   'folded': folded_product,
@@ -26,7 +27,7 @@ PRODUCTS = {
 }
 METHODS = (*KERNEL_METHODS, *PRODUCTS)
 # The basis of the others can also be `orthonormal`.
-DCT_METHODS = ('idctn', 'fft', *PRODUCTS)
+DCT_METHODS = ('idctn', 'fft', 'gemm_fft', *PRODUCTS)
 
 
 def plane_from_coefficients(
@@ -66,10 +67,11 @@ def kernel_from_coefficients(
     coefficients: array of shape `selection.layout`, K numbers.
     selection: the positions of the coefficients, and the kernel's shape [N, M].
     method: `idctn` is the definition; `gemm` multiplies by cosine bases; `fft`
-      transforms the plane by one real FFT; `auto` takes the cheaper of these
-      two, see `plan`. `gemm_bf16` rounds what it multiplies to bfloat16, as a
-      TPU does where it is asked for no more: for models that compute in
-      bfloat16 and round the kernel anyway.
+      transforms the plane by one real FFT; `gemm_fft` does the one along the
+      shorter side and the other along the longer; `auto` takes the cheapest of
+      these three, see `plan`. `gemm_bf16` rounds what it multiplies to
+      bfloat16, as a TPU does where it is asked for no more: for models that
+      compute in bfloat16 and round the kernel anyway.
     basis: `dct`, or `orthonormal`: in place of the cosines, a random rotation
       of each side, a control that shows what the frequencies are worth.
     part: the rows or columns to rebuild; by default all.
@@ -100,14 +102,22 @@ def kernel_from_coefficients(
   wide = coefficients.astype(jnp.promote_types(coefficients.dtype, jnp.float32))
   if method == 'auto':
     method = plan(selection, basis=basis, whole=part is None).method
-  if method in ('idctn', 'fft'):
-    plane = plane_from_coefficients(wide, selection)
-    kernel = idct2(plane) if method == 'idctn' else fast_idct2(plane)
-    kernel = kernel if part is None else part.cut(kernel, part.axis)
+  if method in ('gemm', 'gemm_bf16'):
+    in_bf16 = method == 'gemm_bf16'
+    kernel = kernel_by_gemm(wide, selection, basis, part, in_bf16)
     return kernel.astype(coefficients.dtype)
-  in_bf16 = method == 'gemm_bf16'
-  kernel = kernel_by_gemm(wide, selection, basis, part, in_bf16)
+  kernel = _whole_kernel(wide, selection, method)
+  kernel = kernel if part is None else part.cut(kernel, part.axis)
   return kernel.astype(coefficients.dtype)
+
+
+def _whole_kernel(
+  coefficients: jax.Array, selection: Selection, method: str
+) -> jax.Array:
+  if method == 'gemm_fft':
+    return kernel_by_gemm_fft(coefficients, selection)
+  plane = plane_from_coefficients(coefficients, selection)
+  return idct2(plane) if method == 'idctn' else fast_idct2(plane)
 
 
 def coefficients_from_kernel(

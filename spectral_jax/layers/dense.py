@@ -50,10 +50,11 @@ class SpectralDense(nn.Module):
       `block` (see `Selection`). Give each layer its own `seed` with the first
       three.
     seed: draws the positions.
-    method: how the kernel is rebuilt: `idctn` (the definition), `gemm`, `fft`
-      or `gemm_bf16`; or how outputs come about without it: `factored`
-      transforms inputs and outputs, `folded` adds halves of them and multiplies
-      by quarters of the kernel, `fused` does so on a TPU's chip, part by part.
+    method: how the kernel is rebuilt: `idctn` (the definition), `gemm`,
+      `gemm_bf16`, `fft` or `gemm_fft`; or how outputs come about without it:
+      `factored` transforms inputs and outputs, `folded` adds halves of them and
+      multiplies by quarters of the kernel, `fused` does so on a TPU's chip,
+      part by part.
       `auto` takes the cheapest for the layer's shapes, its number of tokens and
       the platform, see `plan`; never `fused`; `gemm_bf16`, which rounds, only
       in layers that compute in bfloat16, on GPUs and TPUs.

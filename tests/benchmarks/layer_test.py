@@ -18,7 +18,7 @@ def test_it_times_the_rebuilding_and_the_layer(tmp_path: Path) -> None:
   rebuilding, its_picks, layer, layer_s_picks = (
     [row.split(' | ') for row in table.splitlines()[2:]] for table in tables
   )
-  exact = {'idctn', 'gemm', 'fft'}
+  exact = {'idctn', 'gemm', 'fft', 'gemm_fft'}
   for found, methods in (
     (rebuilding, exact | {'gemm_bf16'}),
     (layer[1:], exact | {'gemm_bf16', 'factored', 'folded'}),

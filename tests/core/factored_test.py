@@ -10,6 +10,7 @@ from jax.test_util import check_grads
 
 from spectral_jax.core.factored import factored_product
 from spectral_jax.core.folded import folded_product
+from spectral_jax.core.platform import planned_for
 from spectral_jax.core.selection import Selection
 from tests.core.reconstruct_test import (
   SELECTIONS,
@@ -96,3 +97,26 @@ def test_folding_multiplies_quarters_alone(kind: str) -> None:
   shapes = [v.aval.shape for e in jaxpr.eqns for v in e.outvars]
   assert (32, 24) in shapes
   assert (64, 48) not in shapes or kind == 'lowpass'  # laid out, not rebuilt
+
+
+def test_for_a_tpu_quarters_of_narrow_layers_are_of_rounded_factors() -> None:
+  selection = Selection.of('strided', (64, 48), 0.5)
+  coefficients = draw(selection.layout)
+
+  def factors(dtype: jnp.dtype) -> set[str]:
+    """The dtypes of what is multiplied to rebuild, and by the tokens."""
+    inputs = jnp.zeros((2, 64), dtype)
+    with planned_for('tpu'):
+      jaxpr = jax.make_jaxpr(
+        lambda x, c: folded_product(x, c, selection)  # a trace of its own
+      )(inputs, coefficients)
+    return {
+      str(v.aval.dtype)
+      for e in jaxpr.eqns
+      if e.primitive.name == 'dot_general'
+      for v in e.invars
+    }
+
+  assert factors(jnp.bfloat16) == {'bfloat16'}
+  assert factors(jnp.float32) == {'float32'}
+  assert factors(jnp.float16) == {'float16', 'float32'}

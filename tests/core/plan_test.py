@@ -8,7 +8,15 @@ import jax.extend.core
 import jax.numpy as jnp
 import pytest
 
-from spectral_jax.core.plan import RATES, Plan, Work, plan, work
+from spectral_jax.core.plan import (
+  RATES,
+  Plan,
+  Work,
+  plan,
+  plan_quarters,
+  work,
+  work_on_quarters,
+)
 from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import PRODUCTS, kernel_from_coefficients
 from spectral_jax.core.selection import Selection
@@ -22,6 +30,7 @@ SHAPES = [
   Selection.of('lowpass', (16, 8), 0.5),
   Selection.of('block', (8, 16), 0.1),
   Selection.of('random', (7, 10), 0.5),  # odd sizes
+  Selection.of('strided', (4, 2048), 0.5),  # its quarters are transformed
 ]
 
 
@@ -68,7 +77,7 @@ def _multiplied(done: Work) -> float:
 
 
 @pytest.mark.parametrize(
-  'method', ['gemm', 'gemm_bf16', 'fft', 'factored', 'folded']
+  'method', ['gemm', 'gemm_bf16', 'fft', 'gemm_fft', 'factored', 'folded']
 )
 @pytest.mark.parametrize(
   'selection', SHAPES, ids=lambda s: f'{s.kind}{s.shape}'
@@ -80,9 +89,13 @@ def test_the_counts_are_those_of_the_program(
     assert method not in work(selection, TOKENS)
     return
   jaxpr = _jaxpr(method, selection)
-  counted = work(selection, TOKENS)[method]
-  assert product_flops(jaxpr, 1) == 2 * _multiplied(counted)
-  assert _transformed(jaxpr) == pytest.approx(counted.transformed)
+  counted = [work(selection, TOKENS)[method]]
+  if method == 'folded':
+    way = plan_quarters(selection, jnp.float32).method
+    counted.append(work_on_quarters(selection)[way])
+  assert product_flops(jaxpr, 1) == 2 * sum(map(_multiplied, counted))
+  transformed = sum(done.transformed for done in counted)
+  assert _transformed(jaxpr) == pytest.approx(transformed)
 
 
 def test_another_basis_has_no_fft_and_no_symmetry() -> None:
@@ -106,7 +119,10 @@ def test_it_takes_the_cheapest_and_says_why() -> None:
   [
     # As measured on two cores, docs/performance.md.
     ('strided', 0.5, (128, 512), 2048, 'cpu', 'folded'),
-    ('strided', 0.25, (128, 128), 2048, 'cpu', 'folded'),
+    ('strided', 0.25, (128, 384), 2048, 'cpu', 'folded'),
+    ('strided', 0.5, (128, 512), 0, 'cpu', 'gemm_fft'),
+    ('strided', 0.5, (1024, 4096), 0, 'cpu', 'gemm_fft'),
+    ('strided', 0.5, (4096, 4096), 0, 'cpu', 'fft'),
     ('random', 0.5, (128, 512), 2048, 'cpu', 'fft'),
     ('strided', 0.5, (1024, 4096), 2048, 'cpu', 'folded'),
     ('strided', 0.25, (1024, 4096), 2048, 'cpu', 'folded'),
@@ -150,7 +166,7 @@ def test_narrow_products_cost_their_own_rate() -> None:
 def test_factors_are_rounded_for_bfloat16_where_that_is_faster(
   tokens: int, basis: str
 ) -> None:
-  half = Selection.of('strided', (4096, 4096), 0.5)
+  half = Selection.of('strided', (1024, 4096), 0.5)
 
   def methods(dtype: Any, platform: str) -> tuple[str, bool]:
     chosen = plan(half, tokens, basis=basis, dtype=dtype, platform=platform)
@@ -163,6 +179,19 @@ def test_factors_are_rounded_for_bfloat16_where_that_is_faster(
   assert not methods(jnp.bfloat16, 'cpu')[1]
 
 
+def test_quarters_are_rounded_where_kernels_would_be() -> None:
+  large = Selection.of('strided', (8192, 8192), 0.5)
+  for platform in ('tpu', 'gpu'):
+    way = plan_quarters(large, jnp.bfloat16, platform)
+    chosen = plan(large, 16384, dtype=jnp.bfloat16, platform=platform)
+    assert (way.method, chosen.method) == ('gemm_bf16', 'folded')
+    assert way.seconds['gemm_bf16'] < chosen.seconds['folded']
+    assert (
+      'gemm_bf16' not in plan_quarters(large, jnp.float32, platform).seconds
+    )
+  assert 'gemm_bf16' not in plan_quarters(large, jnp.bfloat16, 'cpu').seconds
+
+
 def test_a_part_of_a_kernel_is_by_products() -> None:
   third = Selection.of('strided', (6144, 6144), 1 / 3)
   for dtype, method in ((jnp.float32, 'gemm'), (jnp.bfloat16, 'gemm_bf16')):
@@ -171,4 +200,4 @@ def test_a_part_of_a_kernel_is_by_products() -> None:
       for whole in (True, False)
     )
     assert (whole.method, part.method) == ('fft', method)
-    assert 'fft' not in part.seconds
+    assert part.seconds.keys() <= {'gemm', 'gemm_bf16'}

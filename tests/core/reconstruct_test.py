@@ -70,6 +70,7 @@ def relative_error(got: jax.Array, expected: np.ndarray) -> float:
   [('gemm', selection) for selection in SELECTIONS]
   + [('idctn', SELECTIONS[i]) for i in (0, 4, 6, 9)]
   + [('fft', SELECTIONS[i]) for i in (0, 1, 3, 5, 6, 9, 10, 12)]
+  + [('gemm_fft', selection) for selection in SELECTIONS]
   + [('auto', SELECTIONS[i]) for i in (2, 11)],
   ids=lambda x: x if isinstance(x, str) else f'{x.kind}-{x.shape}',
 )
@@ -128,6 +129,7 @@ def test_projection_is_the_best_approximation(selection: Selection) -> None:
   [
     ('idctn', 'bfloat16'),
     ('fft', 'bfloat16'),
+    ('gemm_fft', 'bfloat16'),
     ('gemm', 'bfloat16'),
     ('gemm', 'float16'),
   ],
@@ -147,7 +149,7 @@ def test_narrow_coefficients_are_rebuilt_in_float32(
   )
 
 
-@pytest.mark.parametrize('method', ['idctn', 'fft', 'gemm'])
+@pytest.mark.parametrize('method', ['idctn', 'fft', 'gemm', 'gemm_fft'])
 def test_float64_coefficients_are_rebuilt_in_float64(method: str) -> None:
   selection = SELECTIONS[9]
   with jax.enable_x64(True):
@@ -165,6 +167,7 @@ def test_float64_coefficients_are_rebuilt_in_float64(method: str) -> None:
     ('gemm', MIXED[1]),
     ('idctn', MIXED[0]),
     ('fft', MIXED[0]),
+    ('gemm_fft', MIXED[1]),
   ],
   ids=lambda x: x if isinstance(x, str) else x.kind,
 )
@@ -186,6 +189,7 @@ def test_derivatives_equal_numerical_ones(
     ('gemm', MIXED[1]),
     ('idctn', MIXED[1]),
     ('fft', MIXED[1]),
+    ('gemm_fft', MIXED[1]),
   ],
   ids=lambda x: x if isinstance(x, str) else x.kind,
 )
@@ -212,7 +216,7 @@ def test_large_bases_in_the_graph() -> None:
   assert relative_error(kernel, scipy_kernel(coefficients, selection)) < 1e-5
 
 
-@pytest.mark.parametrize('method', ['idctn', 'fft'])
+@pytest.mark.parametrize('method', ['idctn', 'fft', 'gemm_fft'])
 def test_what_has_no_other_basis_says_so(method: str) -> None:
   selection = Selection('lowpass', (4, 6), 12)
   with pytest.raises(
