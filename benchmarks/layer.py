@@ -6,7 +6,8 @@
 Two tables for each shape N×M: the rebuilding of its kernel alone, against
 `jax.scipy.fft.idctn`, the definition; and the whole layer on some tokens,
 against a dense one. Contenders take turns, so that they share the machine's
-moods; read the ratios. A third table says what `auto` picks, why, and how much
+moods; read the ratios. `benchmarks/roofline.py` tells what the roofline is that
+they are held against. A third table says what `auto` picks, why, and how much
 longer that takes than the fastest that was timed. `gemm_bf16`, which rounds,
 takes part with bfloat16 or if asked for; `auto` weighs it for layers in
 bfloat16, but not on CPUs.
@@ -32,6 +33,7 @@ from benchmarks import contenders, timing
 from benchmarks.arguments import fail, import_peers, parse_flags
 from benchmarks.compiled import compile_anew, devices_of
 from benchmarks.layer_calls import Call, Layers, rebuilding
+from benchmarks.roofline import Roofline
 from spectral_jax.core.plan import Plan, plan
 from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import KERNEL_METHODS, METHODS
@@ -107,14 +109,17 @@ class _Table:
   plans: dict[str, Plan]
   peers: dict[str, Callable[[], Any]]
 
-  def time(self, rounds: int) -> None:
+  def time(self, rounds: int, roofline: Roofline) -> None:
     """Prints what each takes on this machine, in turn."""
     here = {name: call.here() for name, call in self.calls.items()}
     times = timing.interleave(here | self.peers, rounds)
-    timing.print_ratios(self.title, times)
-    self._print_picks(
-      {name: statistics.median(each) for name, each in times.items()}
-    )
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    shares = {
+      name: roofline.share(call, medians[name] / 1e3)
+      for name, call in self.calls.items()
+    }
+    timing.print_ratios(self.title, times, shares)
+    self._print_picks(medians)
 
   def compile_for(self, device: jax.Device) -> None:
     """Prints what the compiler of a device that is not here expects."""
@@ -126,6 +131,9 @@ class _Table:
     expected: dict[str, float] = {}
     for name, call in self.calls.items():
       program = call.compile_for(device)
+      # Of a loop the compiler counts the body once; of what Pallas makes, the
+      # program traced tells no product.
+      flops = max(program.flops, call.flops)
       told = '– | –'
       if program.seconds is not None:
         expected[name] = 1e3 * program.seconds
@@ -133,7 +141,7 @@ class _Table:
         ratio = f'{expected[name] / first:.3f}' if first else '–'
         told = f'{expected[name]:.3g} | {ratio}'
       print(
-        f'| {name} | {told} | {program.flops / 1e9:.3g} | '
+        f'| {name} | {told} | {flops / 1e9:.3g} | '
         f'{program.accessed / 2**20:.1f} | {program.memory / 2**20:.1f} | '
         f'{program.size / 2**20:.1f} | {program.compile:.1f} |',
         flush=True,
@@ -227,9 +235,11 @@ def main(argv: Sequence[str]) -> None:
   if _TOPOLOGY.value is None:
     peers = import_peers('peer_layer') if _PEERS.value else None
     timing.print_machine()
+    roofline = Roofline.measure(_DTYPE.value)
+    print(f'roofline: {roofline}')
     for shape in shapes:
       for table in _tables(shape, peers):
-        table.time(_ROUNDS.value)
+        table.time(_ROUNDS.value, roofline)
     return
   if _PEERS.value:
     fail('--peers: PyTorch is timed here; leave --topology out.')

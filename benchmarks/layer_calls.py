@@ -18,6 +18,7 @@ from benchmarks.compiled import Compiled
 from spectral_jax.core.reconstruct import kernel_from_coefficients
 from spectral_jax.core.selection import Selection
 from spectral_jax.layers.dense import SpectralDense
+from spectral_jax.training.program import product_flops
 
 
 @functools.lru_cache(maxsize=16)
@@ -47,6 +48,18 @@ class Call:
 
     cotangent = jax.eval_shape(function, *arguments)
     return cls(jax.jit(both), (cotangent, *arguments))
+
+  @functools.cached_property
+  def flops(self) -> int:
+    """Multiplications and additions of its matrix products."""
+    return product_flops(jax.make_jaxpr(self.function)(*self.arguments), 1)
+
+  @functools.cached_property
+  def bytes(self) -> int:
+    """Of its arguments and its results."""
+    results = jax.eval_shape(self.function, *self.arguments)
+    arrays = jax.tree.leaves((self.arguments, results))
+    return sum(array.size * array.dtype.itemsize for array in arrays)
 
   def here(self) -> Callable[[], Any]:
     """A function that computes it on this machine, from drawn numbers."""

@@ -36,16 +36,28 @@ def interleave(
   return times
 
 
-def print_ratios(title: str, times: Mapping[str, list[float]]) -> None:
-  """Prints medians and their ratios to the first contender, in Markdown."""
+def print_ratios(
+  title: str,
+  times: Mapping[str, list[float]],
+  shares: Mapping[str, str] | None = None,
+) -> None:
+  """Prints medians and their ratios to the first contender, in Markdown.
+
+  Args:
+    title: of the table.
+    times: milliseconds, by contender.
+    shares: of the roofline, where they are known; by default no such column.
+  """
   first = statistics.median(next(iter(times.values())))
-  print(f'\n| {title} | median ms | fastest ms | ratio of medians |')
-  print('|---|---|---|---|')
+  head = [title, 'median ms', 'fastest ms', 'ratio of medians']
+  head += [] if shares is None else ['of the roofline']
+  print(f'\n| {" | ".join(head)} |')
+  print('|---' * len(head) + '|')
   for name, values in times.items():
     median = statistics.median(values)
-    print(
-      f'| {name} | {median:.2f} | {min(values):.2f} | {median / first:.3f} |'
-    )
+    row = [name, f'{median:.2f}', f'{min(values):.2f}', f'{median / first:.3f}']
+    row += [] if shares is None else [shares.get(name, '–')]
+    print(f'| {" | ".join(row)} |')
 
 
 def print_machine() -> None:

@@ -1,5 +1,6 @@
 """python -m benchmarks.layer as a user types it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ def test_it_times_the_rebuilding_and_the_layer(tmp_path: Path) -> None:
     tmp=tmp_path,
   )
   assert result.returncode == 0, result.stderr
-  _, *tables = result.stdout.split('\n\n')
+  machine, *tables = result.stdout.split('\n\n')
+  assert 'GFLOP/s in products of bfloat16' in machine.splitlines()[1]
   rebuilding, its_picks, layer, layer_s_picks = (
     [row.split(' | ') for row in table.splitlines()[2:]] for table in tables
   )
@@ -30,6 +32,8 @@ def test_it_times_the_rebuilding_and_the_layer(tmp_path: Path) -> None:
     }
   assert rebuilding[0][0] == '| strided nm/2, idctn'
   assert layer[0][0] == '| dense'
+  for row in (*rebuilding, *layer):
+    assert re.fullmatch(r'\d+\.\d\d (products|memory) \|', row[-1])
   for picks in (its_picks, layer_s_picks):
     assert len(picks) == 2
     for _, picked, ratio, why in picks:
@@ -49,7 +53,7 @@ def test_forward_alone_by_one_method(tmp_path: Path) -> None:
   title = '| layer 8×12, 4 tokens, float32, forward'
   assert names == [
     title,
-    '|---|---|---|---|',
+    '|---|---|---|---|---|',
     '| dense',
     '| lowpass nm/3, factored',
   ]

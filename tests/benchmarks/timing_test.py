@@ -27,7 +27,7 @@ def test_a_ratio_is_to_the_first_or_none(
     program = types.SimpleNamespace(
       seconds=seconds, flops=1, accessed=1, memory=1, size=1, compile=1
     )
-    return types.SimpleNamespace(compile_for=lambda device: program)
+    return types.SimpleNamespace(compile_for=lambda device: program, flops=1)
 
   calls = {'a': call(None), 'b': call(1e-3), 'c': call(2e-3)}
   device: Any = None
