@@ -1,16 +1,16 @@
 """One layer: dense against spectral, by every method, and what `auto` picks.
 
   python -m benchmarks.layer [--shapes=128x512,1024x4096] [--passes=forward]
-    [--dtype=bfloat16] [--peers] [--topology=v5e:2x2]
+    [--dtype=bfloat16] [--kernels=8] [--peers] [--topology=v5e:2x2]
 
-Two tables for each shape N×M: the rebuilding of its kernel alone, against
-`jax.scipy.fft.idctn`, the definition; and the whole layer on some tokens,
-against a dense one. Contenders take turns, so that they share the machine's
-moods; read the ratios. `benchmarks/roofline.py` tells what the roofline is that
-they are held against. A third table says what `auto` picks, why, and how much
-longer that takes than the fastest that was timed. `gemm_bf16`, which rounds,
-takes part with bfloat16 or if asked for; `auto` weighs it for layers in
-bfloat16, but not on CPUs.
+Two tables for each shape N×M: the rebuilding of its kernel alone, or of several
+in one program, against `jax.scipy.fft.idctn`, the definition; and the whole
+layer on some tokens, against a dense one. Contenders take turns, so that they
+share the machine's moods; read the ratios. `benchmarks/roofline.py` says what
+the roofline is that they are held against. A third table says what `auto`
+picks, why, and how much longer that takes than the fastest that was timed.
+`gemm_bf16`, which rounds, takes part with bfloat16 or if asked for; `auto`
+weighs it for layers in bfloat16, but not on CPUs.
 
 With --peers PyTorch takes its turns too, its rebuilding by two products or by
 FFTs (pip install -r requirements-peers.txt). With --topology nothing is timed:
@@ -41,6 +41,9 @@ from spectral_jax.core.selection import Selection
 
 _SHAPES = flags.DEFINE_list('shapes', '128x512,1024x4096', 'N×M of kernels.')
 _TOKENS = flags.DEFINE_integer('tokens', 2048, 'Of the layer.', lower_bound=1)
+_KERNELS = flags.DEFINE_integer(
+  'kernels', 1, 'That one call rebuilds, as a model does.', lower_bound=1
+)
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Counted calls.', lower_bound=1)
 _SELECTIONS = flags.DEFINE_list(
   'selections',
@@ -202,12 +205,16 @@ def _tables(shape: tuple[int, int], peers: Any) -> Iterator[_Table]:
 
   if rebuild_by := [m for m in methods if m in KERNEL_METHODS]:
     plans = {name: plan(selection) for name, selection in selections.items()}
-    make = functools.partial(rebuilding, forward=forward)
+    kernels = _KERNELS.value
+    make = functools.partial(rebuilding, forward=forward, kernels=kernels)
+    each = f'{kernels} of ' if kernels > 1 else ''
     yield _Table(
-      f'rebuilding {size}, {passes}',
+      f'rebuilding {each}{size}, {passes}',
       _by_methods(make, selections, plans, rebuild_by),
       plans if 'auto' in methods else {},
-      peers.rebuildings(selections, forward=forward) if peers else {},
+      peers.rebuildings(selections, forward=forward, kernels=kernels)
+      if peers
+      else {},
     )
   plans = {
     name: plan(selection, tokens, dtype=jnp.dtype(dtype))

@@ -78,13 +78,16 @@ class Call:
     )
 
 
-def rebuilding(selection: Selection, method: str, *, forward: bool) -> Call:
-  """Coefficients to a kernel."""
-  return Call.of(
-    lambda c: kernel_from_coefficients(c, selection, method),
-    jax.ShapeDtypeStruct(selection.layout, jnp.float32),
-    forward=forward,
-  )
+def rebuilding(
+  selection: Selection, method: str, *, forward: bool, kernels: int = 1
+) -> Call:
+  """Coefficients to kernels, each of its own."""
+
+  def rebuild(*stored: jax.Array) -> list[jax.Array]:
+    return [kernel_from_coefficients(c, selection, method) for c in stored]
+
+  coefficients = jax.ShapeDtypeStruct(selection.layout, jnp.float32)
+  return Call.of(rebuild, *(kernels * (coefficients,)), forward=forward)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,15 +80,20 @@ def _call(
 
 
 def rebuildings(
-  selections: Mapping[str, Selection], *, forward: bool
+  selections: Mapping[str, Selection], *, forward: bool, kernels: int = 1
 ) -> dict[str, Callable[[], Any]]:
-  """What rebuilds the kernels of selections, by name and method."""
-  return {
-    f'PyTorch {name}, {method}': _call(
+  """What rebuilds kernels of selections, so many, by name and method."""
+
+  def contender(selection: Selection, method: str) -> Callable[[], Any]:
+    call = _call(
       rebuilder(selection, method),
       torch.randn(selection.count),
       forward=forward,
     )
+    return lambda: [call() for _ in range(kernels)]
+
+  return {
+    f'PyTorch {name}, {method}': contender(selection, method)
     for name, selection in selections.items()
     for method in METHODS
   }

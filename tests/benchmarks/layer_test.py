@@ -41,6 +41,18 @@ def test_it_times_the_rebuilding_and_the_layer(tmp_path: Path) -> None:
       assert float(ratio) >= 1
 
 
+def test_several_kernels_by_one_call(tmp_path: Path) -> None:
+  result = run(
+    *('-m', 'benchmarks.layer', '--shapes=8x12', '--tokens=4', '--rounds=1'),
+    *('--selections=lowpass/3', '--methods=gemm', '--kernels=3'),
+    tmp=tmp_path,
+  )
+  assert result.returncode == 0, result.stderr
+  _, rebuilding, layer = result.stdout.split('\n\n')
+  assert rebuilding.startswith('| rebuilding 3 of 8×12, forward and backward |')
+  assert layer.startswith('| layer 8×12, 4 tokens')
+
+
 def test_forward_alone_by_one_method(tmp_path: Path) -> None:
   result = run(
     *('-m', 'benchmarks.layer', '--shapes=8x12', '--tokens=4', '--rounds=1'),

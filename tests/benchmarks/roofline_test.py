@@ -31,8 +31,12 @@ def test_what_a_dense_layer_multiplies_and_moves(
 
 def test_a_rebuilding_reads_what_is_stored() -> None:
   half = Selection.of('strided', (N, M), 0.5)
-  call = rebuilding(half, 'gemm', forward=True)
-  assert call.bytes == 4 * (half.count + N * M)
+  one, three = (
+    rebuilding(half, 'gemm', forward=True, kernels=kernels)
+    for kernels in (1, 3)
+  )
+  assert one.bytes == 4 * (half.count + N * M)
+  assert (three.bytes, three.flops) == (3 * one.bytes, 3 * one.flops)
 
 
 def test_the_longer_of_products_and_memory_is_the_bound() -> None:
