@@ -153,6 +153,7 @@ def make_train_step(
   ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     keys = jax.random.split(key, accumulate)
+    params = state.params
     if once:
       gathered, pull_back = jax.vjp(
         lambda params: gather_all(
@@ -163,20 +164,24 @@ def make_train_step(
           dtype=model.config.dtype,
           shared=share_rebuilding,
         ),
-        state.params,
+        params,
       )
       loss, grads = loss_and_gradient(gathered, batch, keys)
       (grads,) = pull_back(grads)
     elif takes_kernels:
-      dense = to_dense(state.params, layers, linear.method)
+      # Gathered before they are laid out, on planes larger than they.
+      params = jax.lax.with_sharding_constraint(
+        params, sharding.replicated(mesh)
+      )
+      dense = to_dense(params, layers, linear.method)
       dense = jax.lax.with_sharding_constraint(
         dense, sharding.of_state(dense, mesh)
       )
       loss, grads = loss_and_gradient(dense, batch, keys)
     else:
-      loss, grads = loss_and_gradient(state.params, batch, keys)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+      loss, grads = loss_and_gradient(params, batch, keys)
+    updates, opt_state = optimizer.update(grads, state.opt_state, params)
+    params = optax.apply_updates(params, updates)
     norms = jnp.stack(
       [optax.tree.norm(leaf) for leaf in jax.tree.leaves(grads)]
     )

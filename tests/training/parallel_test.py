@@ -17,7 +17,7 @@ from spectral_jax.training import sharding
 from spectral_jax.training.kernels import on_kernels
 from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.optimizer import make_optimizer
-from spectral_jax.training.program import product_flops
+from spectral_jax.training.program import collectives, product_flops
 from spectral_jax.training.settings import MeshSettings, OptimizerSettings
 from spectral_jax.training.step import (
   TrainState,
@@ -372,3 +372,33 @@ def test_for_a_tpu_kernels_that_the_optimizer_takes_are_not_rounded(
   assert traced(STRIDED, dtype='bfloat16', takes_kernels=True) == traced(
     GEMM, dtype='bfloat16', takes_kernels=True
   )
+
+
+def test_bands_are_gathered_before_they_are_skewed(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  monkeypatch.setattr(sharding, 'platform', lambda mesh: 'tpu')
+
+  def gathered(selection: str) -> int:
+    """Bytes, where the optimizer takes kernels."""
+    linear = LinearConfig(selection=selection, keep=0.5)
+    config = TransformerConfig(
+      context=16, width=64, layers=1, heads=4, linear=linear
+    )
+    model = Transformer(11, config)
+    optimizer = on_kernels(optax.sgd(1.0), layers_of(model))
+    mesh = make_mesh(MeshSettings(1, 4), 8, 4)
+    state = jax.eval_shape(make_initial_state(model, optimizer, mesh, seed=0))
+    tokens = jax.ShapeDtypeStruct((8, 16), np.int32)
+    step: Any = make_train_step(
+      model, optimizer, mesh, seed=0, takes_kernels=True
+    )
+    batch = {'inputs': tokens, 'targets': tokens}
+    program = step.lower(state, batch).compile().as_text()
+    return sum(
+      sent.bytes * sent.times
+      for sent in collectives(program)
+      if sent.kind == 'all-gather'
+    )
+
+  assert gathered('band') == gathered('random') > 0
