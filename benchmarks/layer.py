@@ -105,15 +105,18 @@ class _Table:
     calls: by name, which for spectral ones is `SELECTION, METHOD`.
     plans: what `auto` picks, by selection.
     peers: PyTorch's, by name.
+    products: the dtype and the precision of most of their products.
   """
 
   title: str
   calls: dict[str, Call]
   plans: dict[str, Plan]
   peers: dict[str, Callable[[], Any]]
+  products: tuple[str, str]
 
-  def time(self, rounds: int, roofline: Roofline) -> None:
+  def time(self, rounds: int) -> None:
     """Prints what each takes on this machine, in turn."""
+    roofline = Roofline.measure(*self.products)
     here = {name: call.here() for name, call in self.calls.items()}
     times = timing.interleave(here | self.peers, rounds)
     medians = {name: statistics.median(each) for name, each in times.items()}
@@ -121,7 +124,7 @@ class _Table:
       name: roofline.share(call, medians[name] / 1e3)
       for name, call in self.calls.items()
     }
-    timing.print_ratios(self.title, times, shares)
+    timing.print_ratios(self.title, times, shares, str(roofline))
     self._print_picks(medians)
 
   def compile_for(self, device: jax.Device) -> None:
@@ -134,8 +137,8 @@ class _Table:
     expected: dict[str, float] = {}
     for name, call in self.calls.items():
       program = call.compile_for(device)
-      # Of a loop the compiler counts the body once; of what Pallas makes, the
-      # program traced tells no product.
+      # Of a loop the compiler counts the body once, of what Pallas makes the
+      # program traced a step.
       flops = max(program.flops, call.flops)
       told = '– | –'
       if program.seconds is not None:
@@ -215,6 +218,7 @@ def _tables(shape: tuple[int, int], peers: Any) -> Iterator[_Table]:
       peers.rebuildings(selections, forward=forward, kernels=kernels)
       if peers
       else {},
+      ('float32', 'highest'),
     )
   plans = {
     name: plan(selection, tokens, dtype=jnp.dtype(dtype))
@@ -229,6 +233,7 @@ def _tables(shape: tuple[int, int], peers: Any) -> Iterator[_Table]:
     peers.layers(shape, selections, tokens, dtype, forward=forward)
     if peers
     else {},
+    (dtype, 'default'),
   )
 
 
@@ -242,11 +247,9 @@ def main(argv: Sequence[str]) -> None:
   if _TOPOLOGY.value is None:
     peers = import_peers('peer_layer') if _PEERS.value else None
     timing.print_machine()
-    roofline = Roofline.measure(_DTYPE.value)
-    print(f'roofline: {roofline}')
     for shape in shapes:
       for table in _tables(shape, peers):
-        table.time(_ROUNDS.value, roofline)
+        table.time(_ROUNDS.value)
     return
   if _PEERS.value:
     fail('--peers: PyTorch is timed here; leave --topology out.')

@@ -21,10 +21,10 @@ from spectral_jax.layers.dense import SpectralDense
 from spectral_jax.training.program import product_flops
 
 
-@functools.lru_cache(maxsize=16)
-def _draw(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+@functools.lru_cache(maxsize=64)
+def _draw(shape: tuple[int, ...], dtype: jnp.dtype, seed: int) -> jax.Array:
   """Normal numbers; contenders that want the same share them."""
-  return jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,10 @@ class Call:
 
   def here(self) -> Callable[[], Any]:
     """A function that computes it on this machine, from drawn numbers."""
-    drawn = jax.tree.map(lambda x: _draw(x.shape, x.dtype), self.arguments)
+    leaves, tree = jax.tree.flatten(self.arguments)
+    drawn = jax.tree.unflatten(
+      tree, [_draw(x.shape, x.dtype, seed) for seed, x in enumerate(leaves)]
+    )
     return lambda: self.function(*drawn)
 
   def compile_for(self, device: jax.Device) -> Compiled:

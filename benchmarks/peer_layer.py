@@ -82,7 +82,7 @@ def _call(
 def rebuildings(
   selections: Mapping[str, Selection], *, forward: bool, kernels: int = 1
 ) -> dict[str, Callable[[], Any]]:
-  """What rebuilds kernels of selections, so many, by name and method."""
+  """What rebuilds `kernels` of each, one after another, by name and method."""
 
   def contender(selection: Selection, method: str) -> Callable[[], Any]:
     call = _call(

@@ -40,17 +40,19 @@ def print_ratios(
   title: str,
   times: Mapping[str, list[float]],
   shares: Mapping[str, str] | None = None,
+  of: str = '',
 ) -> None:
   """Prints medians and their ratios to the first contender, in Markdown.
 
   Args:
     title: of the table.
     times: milliseconds, by contender.
-    shares: of the roofline, where they are known; by default no such column.
+    shares: of a roofline, where they are known; by default no such column.
+    of: what the roofline is.
   """
   first = statistics.median(next(iter(times.values())))
   head = [title, 'median ms', 'fastest ms', 'ratio of medians']
-  head += [] if shares is None else ['of the roofline']
+  head += [] if shares is None else [f'share of {of}']
   print(f'\n| {" | ".join(head)} |')
   print('|---' * len(head) + '|')
   for name, values in times.items():

@@ -20,8 +20,10 @@ from spectral_jax.core.selection import Selection
 
 _WIDTH = 128
 # What is checked: a kernel that is itself a product, as was seen to go wrong,
-# and the two ways in which `auto` computes strided layers on CPUs.
-_WAYS = {'bases': 'lowpass', 'gemm': 'strided', 'folded': 'strided'}
+# and the ways in which `auto` computes strided layers and kernels on CPUs.
+_WAYS = {'bases': 'lowpass'} | dict.fromkeys(
+  ('gemm', 'gemm_fft', 'folded'), 'strided'
+)
 
 
 def _selections(kind: str) -> tuple[Selection, Selection]:
@@ -37,7 +39,7 @@ def _product(
   if way == 'folded':
     outputs = folded_product(x.reshape(-1, n), coefficients, selection)
     return outputs.reshape(*x.shape[:-1], m)
-  if way == 'gemm':
+  if way in ('gemm', 'gemm_fft'):
     return x @ kernel_from_coefficients(coefficients, selection, way)
   plane = plane_from_coefficients(coefficients, selection)
   return x @ (dct_basis(n).T @ plane @ dct_basis(m))

@@ -56,8 +56,8 @@ def folded_product(
     (2, 6)
   """
   wide = jnp.promote_types(coefficients.dtype, jnp.float32)
-  way = plan_quarters(selection, inputs_TxN.dtype).method
-  quarters = _quarters(coefficients.astype(wide), selection, way)
+  method = plan_quarters(selection, inputs_TxN.dtype).method
+  quarters = _quarters(coefficients.astype(wide), selection, method)
 
   def product(x: jax.Array, quarter: jax.Array) -> jax.Array:
     return jnp.dot(x, quarter.astype(x.dtype), precision=precision)
@@ -66,15 +66,15 @@ def folded_product(
 
 
 def _quarters(
-  coefficients: jax.Array, selection: Selection, way: str
+  coefficients: jax.Array, selection: Selection, method: str
 ) -> dict[Parity, jax.Array]:
   """Those of the kernel that are not zero; of an odd stride, all of it."""
-  if way == 'gemm_fft':
+  if method == 'gemm_fft':
     return quarters_by_gemm_fft(coefficients, selection)
   halves = foldable(selection, 'dct')
   folds = (halves, halves)
   pieces = by_parity(coefficients, selection, folds)
-  in_bf16 = way == 'gemm_bf16'
+  in_bf16 = method == 'gemm_bf16'
   return sums_of_blocks(pieces, selection.shape, 'dct', None, in_bf16, folds)
 
 

@@ -42,7 +42,7 @@ def fused_product(
     selection: their positions, of the basis `dct`. Those that are no blocks
       are first laid out on their bounding box.
     precision: of the product with the inputs, see `jax.lax.Precision`; the
-      kernel is rebuilt at the highest.
+      kernel is rebuilt at the highest on TPUs, elsewhere as by `folded`.
 
   Returns:
     Outputs [T, M], of that dtype.

@@ -10,33 +10,22 @@ which lines lie; H of the S lines are computed; B blocks of R×C coefficients, R
 of them along S.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from spectral_jax.core.basis import basis_rows
-from spectral_jax.core.blocks import Parity, place
+from spectral_jax.core.blocks import Parity, by_parity
 from spectral_jax.core.fast_dct import idct
 from spectral_jax.core.selection import Selection
 
 
-class _Blocks(NamedTuple):
-  """Coefficients [B, R, C], frequencies along S [B, R] and along L [B, C]."""
-
-  coefficients: jax.Array
-  short: np.ndarray
-  long: np.ndarray
-
-
 def turns(selection: Selection) -> bool:
-  """Whether the kernel turned by 180° is itself or its negative."""
-  return len(selection.frequencies[0]) % 2 == 0
+  """Whether any kernel turned by 180° is itself or its negative."""
+  return selection.stride % 2 == 0
 
 
 def computed_lines(selection: Selection) -> int:
-  """H."""
+  """How many lines are computed, H."""
   short = min(selection.shape)
   return short // 2 if turns(selection) else short
 
@@ -73,23 +62,19 @@ def _is_tall(selection: Selection) -> bool:
   return n > m
 
 
-def _blocks(coefficients: jax.Array, selection: Selection) -> _Blocks:
-  rows, columns = selection.frequencies
-  if selection.kind != 'strided':
-    box_RxC = place(coefficients, selection, (rows.size, columns.size))
-    coefficients = box_RxC[None]
-  if _is_tall(selection):
-    return _Blocks(coefficients.swapaxes(1, 2), columns, rows)
-  return _Blocks(coefficients, rows, columns)
-
-
 def _lines(coefficients: jax.Array, selection: Selection) -> jax.Array:
   """The first H lines, [H, L]."""
-  coefficients_BxRxC, short, long = _blocks(coefficients, selection)
+  (blocks,) = (
+    by_parity(coefficients, selection, (False, False)).apart().values()
+  )
+  coefficients_BxRxC, across, along = blocks
+  if _is_tall(selection):
+    coefficients_BxRxC = coefficients_BxRxC.swapaxes(1, 2)
+    across, along = along, across
   basis_BxRxH = basis_rows(
     'dct',
     min(selection.shape),
-    short,
+    across,
     coefficients.dtype,
     computed_lines(selection),
   )
@@ -100,7 +85,7 @@ def _lines(coefficients: jax.Array, selection: Selection) -> jax.Array:
     precision=jax.lax.Precision.HIGHEST,
   )
   # Blocks take turns along the lines, in the order of their first frequencies.
-  lines_BxHxC = jnp.roll(lines_BxHxC, int(long[0, 0]), axis=0)
+  lines_BxHxC = jnp.roll(lines_BxHxC, int(along[0, 0]), axis=0)
   b, h, c = lines_BxHxC.shape
   lines_HxL = lines_BxHxC.transpose(1, 2, 0).reshape(h, b * c)
   missing = max(selection.shape) - b * c

@@ -39,7 +39,7 @@ class SpectralDense(nn.Module):
     dtype: of the computation; by default inferred from input and params.
     param_dtype: of the coefficients and the bias.
     precision: of the product x W, see `jax.lax.Precision`. The kernel is
-      rebuilt at the highest, but by `gemm_bf16`, see `method`.
+      rebuilt at the highest, unless `method` rounds what it multiplies.
     kernel_init: for a kernel [N, M]; the rebuilt kernel has its variance.
     bias_init: for the bias [M].
     promote_dtype: promotes (inputs, kernel, bias) to a common dtype.
@@ -57,7 +57,8 @@ class SpectralDense(nn.Module):
       part by part.
       `auto` takes the cheapest for the layer's shapes, its number of tokens and
       the platform, see `plan`; never `fused`; `gemm_bf16`, which rounds, only
-      in layers that compute in bfloat16, on GPUs and TPUs.
+      in layers that compute in bfloat16, on GPUs and TPUs. There the quarters
+      of `folded` are rebuilt so, too.
     basis: `dct`, or `orthonormal`, a random rotation for experiments.
 
   Raises:

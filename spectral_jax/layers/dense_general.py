@@ -40,7 +40,7 @@ class SpectralDenseGeneral(nn.Module):
     kernel_init: for the matrices, [∏B·N, M].
     bias_init: for the bias, flat.
     precision: of the product, see `jax.lax.Precision`. The kernel is rebuilt
-      at the highest, but by `gemm_bf16`, see `method`.
+      at the highest, unless `method` rounds what it multiplies.
     promote_dtype: promotes (inputs, kernel, bias) to a common dtype.
     dot_general: in place of `jax.lax.dot_general`.
     dot_general_cls: makes `dot_general`.

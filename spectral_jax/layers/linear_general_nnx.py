@@ -69,8 +69,8 @@ class SpectralLinearGeneral(nnx.Module):
       their sizes.
     kernel_init: for the matrices, [∏B·N, M]; the rebuilt ones have its
       variance. Of `VariableMetadata` the value counts.
-    precision: of the product. The kernel is rebuilt at the highest, but by
-      `gemm_bf16`.
+    precision: of the product. The kernel is rebuilt at the highest, unless
+      `method` rounds what it multiplies.
     kernel_metadata: of the coefficients. What names the kernel's axes
       (`out_sharding`) is dropped: coefficients have no such axes.
     keep: the fraction of N·M to store (float, 0 < keep ≤ 1), or K (int).

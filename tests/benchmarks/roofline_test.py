@@ -1,10 +1,13 @@
 """What a layer multiplies and moves, and the least time that this takes."""
 
+import itertools
 import types
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 
+from benchmarks import roofline
 from benchmarks.layer_calls import Layers, rebuilding
 from benchmarks.roofline import Roofline
 from spectral_jax.core.selection import Selection
@@ -40,11 +43,23 @@ def test_a_rebuilding_reads_what_is_stored() -> None:
 
 
 def test_the_longer_of_products_and_memory_is_the_bound() -> None:
-  roofline = Roofline('float32', flops=1e9, bytes=1e6)
+  roof = Roofline(flops=1e9, bytes=1e6)
 
   def share(flops: float, moved: float) -> str:
     call: Any = types.SimpleNamespace(flops=flops, bytes=moved)
-    return roofline.share(call, seconds=2.0)
+    return roof.share(call, seconds=2.0)
 
   assert share(flops=1e9, moved=1e5) == '0.50 products'
   assert share(flops=1e8, moved=1e6) == '0.50 memory'
+
+
+def test_the_fastest_call_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+  clock = itertools.accumulate(itertools.cycle([0.0, 3.0, 0.0, 1.0, 0.0, 2.0]))
+  monkeypatch.setattr(roofline.time, 'perf_counter', lambda: next(clock))
+  assert roofline._fastest(jnp.negative, jnp.ones(3)) == 1.0
+
+
+def test_kernels_are_each_of_their_own_numbers() -> None:
+  half = Selection.of('strided', (N, M), 0.5)
+  kernels = rebuilding(half, 'gemm', forward=True, kernels=2).here()()
+  assert not jnp.allclose(*kernels)

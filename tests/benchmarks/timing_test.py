@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import layer, timing
 
+_PRODUCTS = ('float32', 'highest')
+
 
 def test_all_take_their_turns_in_another_order_each_round() -> None:
   calls: list[str] = []
@@ -31,8 +33,9 @@ def test_a_ratio_is_to_the_first_or_none(
 
   calls = {'a': call(None), 'b': call(1e-3), 'c': call(2e-3)}
   device: Any = None
-  layer._Table('nothing', calls, {}, {}).compile_for(device)
-  layer._Table('a', {k: calls[k] for k in 'bac'}, {}, {}).compile_for(device)
+  for title, names in (('nothing', 'abc'), ('a', 'bac')):
+    compared = {name: calls[name] for name in names}
+    layer._Table(title, compared, {}, {}, _PRODUCTS).compile_for(device)
   rows = [
     line.split(' | ')[:3]
     for line in capsys.readouterr().out.splitlines()
@@ -47,3 +50,19 @@ def test_a_ratio_is_to_the_first_or_none(
     ['| a', '–', '–'],
     ['| c', '2', '2.000'],
   ]
+
+
+@pytest.mark.parametrize(('counted', 'traced'), [(3e9, 2e9), (2e9, 3e9)])
+def test_what_either_counts_of_products_is_told(
+  counted: float, traced: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+  program = types.SimpleNamespace(
+    seconds=1e-3, flops=counted, accessed=1, memory=1, size=1, compile=1
+  )
+  call: Any = types.SimpleNamespace(
+    compile_for=lambda device: program, flops=traced
+  )
+  device: Any = None
+  layer._Table('x', {'a': call}, {}, {}, _PRODUCTS).compile_for(device)
+  row = capsys.readouterr().out.splitlines()[-1]
+  assert row.split(' | ')[:4] == ['| a', '1', '1.000', '3']

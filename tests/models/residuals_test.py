@@ -15,7 +15,7 @@ from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 
 SHAPE = (8, 12)
-KERNEL_METHODS = ('gemm', 'fft', 'idctn')
+KERNEL_METHODS = ('gemm', 'fft', 'gemm_fft', 'idctn')
 
 
 @pytest.fixture
