@@ -252,6 +252,7 @@ def test_a_small_file_and_back(
   )
 
 
+@pytest.mark.long
 def test_a_run_that_drops_weights(
   text: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from spectral_jax.core.blocks import foldable, quarters
 from spectral_jax.core.gemm import multiplications
 from spectral_jax.core.gemm_fft import computed_lines, turns
-from spectral_jax.core.platform import planned_platform
+from spectral_jax.core.platform import has_sound_ffts, planned_platform
 from spectral_jax.core.selection import Selection
 
 
@@ -49,6 +49,9 @@ RATES = {
   'gpu': Rates(2e13, 3e14, 2e14, 8e11, 4e11, 2e11),
   'tpu': Rates(1.6e13, 9.8e13, 9.8e13, 5.6e9, 1e11, 5e10),
 }
+
+
+_BY_FFT = ('fft', 'gemm_fft')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +196,8 @@ def plan(
     dtype: of the product with the inputs. For bfloat16, kernels may be rebuilt
       by `gemm_bf16`, which rounds as these products do; not on CPUs, where it
       gains nothing.
-    platform: cpu, gpu or tpu; by default JAX's own, or that of `planned_for`.
+    platform: cpu, gpu or tpu; by default JAX's own, or that of `planned_for`,
+      without `fft` and `gemm_fft` unless it `has_sound_ffts`.
     whole: whether the whole kernel is wanted; parts are built by products.
 
   Example:
@@ -223,11 +227,12 @@ def _seconds(
   ways: Mapping[str, Work], dtype: jnp.dtype, platform: str | None
 ) -> dict[str, float]:
   """How long each way takes that is open to a dtype on a platform."""
+  by_fft = platform is not None or has_sound_ffts()
   platform = platform or planned_platform()
   rates = RATES.get(platform, RATES['gpu'])  # also named cuda, rocm
   may_round = platform != 'cpu' and jnp.dtype(dtype) == jnp.bfloat16
   return {
     name: done.seconds(rates, dtype)
     for name, done in ways.items()
-    if may_round or not done.rounded
+    if (may_round or not done.rounded) and (by_fft or name not in _BY_FFT)
   }

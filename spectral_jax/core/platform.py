@@ -25,6 +25,16 @@ def planned_for(platform: str) -> Iterator[None]:
     _PLATFORM.reset(token)
 
 
+def has_sound_ffts() -> bool:
+  """Whether FFTs can be counted on in the middle of any program.
+
+  Where XLA divides a program among several CPU devices it may lay an array out
+  otherwise than its FFTs for CPUs take it, which then fail when they run
+  (RET_CHECK in fft_thunk.cc; jaxlib 0.10.1).
+  """
+  return planned_platform() != 'cpu' or jax.device_count('cpu') == 1
+
+
 def planned_platform() -> str:
   """What a program is for, as JAX or `planned_for` names it."""
   return _PLATFORM.get(jax.default_backend())

@@ -83,8 +83,9 @@ def _multiplied(done: Work) -> float:
   'selection', SHAPES, ids=lambda s: f'{s.kind}{s.shape}'
 )
 def test_the_counts_are_those_of_the_program(
-  method: str, selection: Selection
+  method: str, selection: Selection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+  monkeypatch.setattr(jax, 'device_count', lambda backend: 1)
   if method == 'folded' and selection.stride % 2 and selection.stride > 1:
     assert method not in work(selection, TOKENS)
     return
@@ -141,11 +142,30 @@ def test_it_chooses(
   tokens: int,
   platform: str,
   method: str,
+  monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+  monkeypatch.setattr(jax, 'device_count', lambda backend: 1)
   selection = Selection.of(kind, shape, keep)
   assert plan(selection, tokens, platform=platform).method == method
   with planned_for(platform):
     assert plan(selection, tokens).method == method
+
+
+def test_several_cpu_devices_have_no_ffts(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  selection = Selection.of('strided', (128, 512), 0.5)
+
+  def ways(platform: str) -> set[str]:
+    with planned_for(platform):
+      quarters = plan_quarters(selection, jnp.float32).seconds
+      return {*plan(selection).seconds, *quarters}
+
+  monkeypatch.setattr(jax, 'device_count', lambda backend: 2)
+  assert ways('cpu') == {'gemm'}
+  assert ways('gpu') == {'gemm', 'fft', 'gemm_fft'}
+  monkeypatch.setattr(jax, 'device_count', lambda backend: 1)
+  assert ways('cpu') == {'gemm', 'fft', 'gemm_fft'}
 
 
 def test_narrow_products_cost_their_own_rate() -> None:

@@ -225,6 +225,19 @@ def test_k_numbers_are_reduced_where_nothing_is_split() -> None:
   assert (found['gather'], found['reduce']) == (0, 12 * 32**2 * 4 // 2)
 
 
+@pytest.mark.parametrize('selection', ['strided', 'random'])
+def test_a_state_begins_on_every_mesh(selection: str) -> None:
+  """Projected kernels and their parts are laid out as XLA likes."""
+  linear = LinearConfig(selection=selection)
+  config = TransformerConfig(
+    context=16, width=20, layers=1, heads=2, qkv='separate', linear=linear
+  )
+  model, optimizer = Transformer(11, config), optax.sgd(1.0)
+  for shape in ((1, 2, 2), (2, 2, 2)):
+    mesh = make_mesh(MeshSettings(*shape), 4, 2)
+    jax.block_until_ready(make_initial_state(model, optimizer, mesh, seed=0)())
+
+
 def test_the_layers_of_a_stack_are_not_parted() -> None:
   mesh = make_mesh(MeshSettings(1, 4), 4)
   leaf = jax.ShapeDtypeStruct((4, 386), np.float32)
