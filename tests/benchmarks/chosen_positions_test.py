@@ -79,9 +79,8 @@ def test_random_positions_are_trained_as_the_selection_s(text: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-  'by', [pytest.param('gradient', marks=pytest.mark.long), 'rechosen']
-)
+@pytest.mark.long
+@pytest.mark.parametrize('by', ['gradient', 'rechosen'])
 def test_k_positions_are_trained_to_the_end(
   text: Path, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

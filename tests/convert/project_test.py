@@ -37,7 +37,7 @@ def draw(*shape: int, seed: int = 0) -> jax.Array:
     pytest.param(Encoder(), TOKENS, marks=pytest.mark.long),
     (Decoder(axis=0), TOKENS),
     (Decoder(axis=-1), TOKENS),
-    (VisionTransformer(), IMAGES),
+    pytest.param(VisionTransformer(), IMAGES, marks=pytest.mark.long),
   ],
   ids=['encoder', 'decoder', 'decoder, layers last', 'vision'],
 )

@@ -127,14 +127,19 @@ def assert_same_steps(
 @pytest.mark.parametrize(
   ('mesh_shape', 'linear', 'muon'),
   [
-    ((8, 1, 1), STRIDED, ''),
+    pytest.param((8, 1, 1), STRIDED, '', marks=pytest.mark.long),
     ((1, 8, 1), STRIDED, ''),
     ((1, 1, 8), STRIDED, ''),
     ((2, 2, 2), STRIDED, 'coefficients'),
     ((2, 2, 2), ODD, 'kernels'),
     ((1, 4, 2), ODD, ''),
     ((2, 1, 2), DENSE, ''),
-    ((1, 2, 2), LinearConfig('low_rank', rank=6), ''),
+    pytest.param(
+      (1, 2, 2),
+      LinearConfig('low_rank', rank=6),
+      '',
+      marks=pytest.mark.long,
+    ),
   ],
 )
 def test_a_mesh_gives_the_steps_of_one_device(

@@ -136,7 +136,10 @@ def test_devices_and_microbatches_give_the_same_step() -> None:
   'model',
   [
     MODEL,
-    MODEL.copy(config=dataclasses.replace(CONFIG, layers=2, scan=True)),
+    pytest.param(
+      MODEL.copy(config=dataclasses.replace(CONFIG, layers=2, scan=True)),
+      marks=pytest.mark.long,
+    ),
   ],
   ids=['blocks', 'scan'],
 )
