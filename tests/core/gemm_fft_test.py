@@ -11,7 +11,7 @@ from spectral_jax.core import folded
 from spectral_jax.core.blocks import by_parity
 from spectral_jax.core.gemm import sums_of_blocks
 from spectral_jax.core.gemm_fft import quarters_by_gemm_fft, turns
-from spectral_jax.core.plan import Plan, plan_quarters
+from spectral_jax.core.plan import Plan, plan_quarters, work_on_quarters
 from spectral_jax.core.selection import Selection
 from tests.core.reconstruct_test import (
   draw,
@@ -53,6 +53,7 @@ def test_only_kernels_of_an_even_stride_turn(selection: Selection) -> None:
   turned = kernel[::-1, ::-1]
   itself = min(np.abs(turned - kernel).max(), np.abs(turned + kernel).max())
   assert (itself < 1e-6) == turns(selection)
+  assert ('gemm_fft' in work_on_quarters(selection)) == turns(selection)
 
 
 @pytest.mark.parametrize('selection', TURNING, ids=str)
