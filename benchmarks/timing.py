@@ -40,19 +40,19 @@ def print_ratios(
   title: str,
   times: Mapping[str, list[float]],
   shares: Mapping[str, str] | None = None,
-  of: str = '',
+  roofline: str = '',
 ) -> None:
   """Prints medians and their ratios to the first contender, in Markdown.
 
   Args:
     title: of the table.
     times: milliseconds, by contender.
-    shares: of a roofline, where they are known; by default no such column.
-    of: what the roofline is.
+    shares: of the roofline, where they are known; by default no such column.
+    roofline: its rates.
   """
   first = statistics.median(next(iter(times.values())))
   head = [title, 'median ms', 'fastest ms', 'ratio of medians']
-  head += [] if shares is None else [f'share of {of}']
+  head += [] if shares is None else [f'share of {roofline}']
   print(f'\n| {" | ".join(head)} |')
   print('|---' * len(head) + '|')
   for name, values in times.items():

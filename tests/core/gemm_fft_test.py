@@ -1,7 +1,5 @@
 """Half of a kernel by products and FFTs: the other half, and quarters."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,12 +11,8 @@ from spectral_jax.core.gemm import sums_of_blocks
 from spectral_jax.core.gemm_fft import quarters_by_gemm_fft, turns
 from spectral_jax.core.plan import Plan, plan_quarters, work_on_quarters
 from spectral_jax.core.selection import Selection
-from tests.core.reconstruct_test import (
-  draw,
-  relative_error,
-  scipy_coefficients,
-  scipy_kernel,
-)
+from tests.core.factored_test import error_of_layer
+from tests.core.reconstruct_test import draw, relative_error, scipy_kernel
 
 # Of each stride wide and tall kernels, and both parities of the offset.
 TURNING = [
@@ -76,7 +70,7 @@ def test_long_lines_of_folded_layers_are_transformed(
   monkeypatch.setattr(jax, 'device_count', lambda backend: 1)
   selection = Selection.of('strided', shape, 0.5, seed=1)
   assert plan_quarters(selection, jnp.float32).method == 'gemm_fft'
-  _assert_it_is_the_layer(selection, tolerance=1e-5)
+  assert error_of_layer(folded.folded_product, selection) < 1e-5
 
 
 def test_folded_layers_of_rounded_quarters(
@@ -85,28 +79,4 @@ def test_folded_layers_of_rounded_quarters(
   rounded = Plan('gemm_bf16', {})
   monkeypatch.setattr(folded, 'plan_quarters', lambda *_: rounded)
   selection = Selection.of('strided', (24, 32), 0.5)
-  error = _assert_it_is_the_layer(selection, tolerance=2**-7)
-  assert error > 1e-4
-
-
-def _assert_it_is_the_layer(selection: Selection, tolerance: float) -> float:
-  """The error of `folded` and its gradients, against SciPy."""
-  n, m = selection.shape
-  inputs, coefficients = draw((3, n)), draw(selection.layout, seed=1)
-  cotangent = draw((3, m), seed=2)
-
-  @jax.jit
-  def both(x: jax.Array, c: jax.Array) -> tuple[jax.Array, ...]:
-    layer = functools.partial(folded.folded_product, selection=selection)
-    outputs, pull_back = jax.vjp(layer, x, c)
-    return outputs, *pull_back(jnp.asarray(cotangent))
-
-  kernel = scipy_kernel(coefficients, selection)
-  expected = (
-    inputs @ kernel,
-    cotangent @ kernel.T,
-    scipy_coefficients(inputs.T @ cotangent, selection),
-  )
-  error = max(map(relative_error, both(inputs, coefficients), expected))
-  assert error < tolerance
-  return error
+  assert 1e-4 < error_of_layer(folded.folded_product, selection) < 2**-7

@@ -14,10 +14,8 @@ from spectral_jax.layers.linear import LinearConfig
 from spectral_jax.models.stored import layers_of
 from spectral_jax.models.transformer import Transformer, TransformerConfig
 from spectral_jax.training import sharding
-from spectral_jax.training.kernels import on_kernels
 from spectral_jax.training.mesh import make_mesh
 from spectral_jax.training.optimizer import make_optimizer
-from spectral_jax.training.program import collectives, product_flops
 from spectral_jax.training.settings import MeshSettings, OptimizerSettings
 from spectral_jax.training.step import (
   TrainState,
@@ -27,7 +25,6 @@ from spectral_jax.training.step import (
 
 DENSE = LinearConfig('dense')
 STRIDED = LinearConfig(selection='strided')
-GEMM = dataclasses.replace(STRIDED, method='gemm')
 ODD = LinearConfig(selection='random', keep=0.377)  # 386 of 1,024
 OPTIMIZER = OptimizerSettings(
   'adamw', 0.01, 0.02, 'coefficients', 2, 0.1, 0.1, 0.9, 0.99, 1.0
@@ -289,134 +286,3 @@ def test_gradients_do_not_depend_on_who_gathers_and_rebuilds() -> None:
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), after[0], other
     )
-
-
-def traced(
-  linear: LinearConfig,
-  *,
-  fsdp: int = 1,
-  tensor: int = 1,
-  dtype: str = 'float32',
-  **how: Any,
-) -> tuple[int, str]:
-  """The products of a step on each device, and its program."""
-  config = TransformerConfig(
-    context=16,
-    width=32,
-    layers=1,
-    heads=4,
-    qkv='separate',
-    dtype=dtype,
-    linear=linear,
-  )
-  model, optimizer = Transformer(11, config), optax.sgd(1.0)
-  if how.get('takes_kernels'):
-    optimizer = on_kernels(optimizer, layers_of(model))
-  mesh = make_mesh(MeshSettings(1, fsdp, tensor), 8, 4)
-  state = jax.eval_shape(make_initial_state(model, optimizer, mesh, seed=0))
-  tokens = jax.ShapeDtypeStruct((8, 16), np.int32)
-  step: Any = make_train_step(model, optimizer, mesh, seed=0, **how)
-  jaxpr = step.trace(state, {'inputs': tokens, 'targets': tokens}).jaxpr.jaxpr
-  return product_flops(jaxpr, fsdp * tensor), str(jaxpr)
-
-
-# A whole kernel is put together from quarters. Of what is cut into parts one of
-# the two symmetries is left: a half costs as much as all, a quarter the half.
-def test_each_device_rebuilds_its_own_columns() -> None:
-  one, four = (
-    traced(GEMM, tensor=count)[0] - traced(DENSE, tensor=count)[0]
-    for count in (1, 4)
-  )
-  assert four == one / 2 > 0
-
-
-@pytest.mark.parametrize('accumulate', [1, 2])
-def test_devices_that_share_the_rebuilding_do_a_part_each(
-  accumulate: int,
-) -> None:
-  def products(linear: LinearConfig, share: bool) -> int:
-    return traced(
-      linear, fsdp=4, accumulate=accumulate, share_rebuilding=share
-    )[0]
-
-  dense = products(DENSE, False)
-  alone, shared = (products(GEMM, share) - dense for share in (False, True))
-  assert shared == alone / 2 > 0
-
-
-def test_one_device_shares_with_none() -> None:
-  alone, shared = (
-    traced(STRIDED, accumulate=2, share_rebuilding=share)[0]
-    for share in (False, True)
-  )
-  assert shared == alone
-
-
-def test_kernels_are_rebuilt_by_their_method_and_as_often_as_asked() -> None:
-  rounded = LinearConfig(selection='strided', method='gemm_bf16')
-  rebuilding = {}
-  for every in ('step', 'microbatch'):
-    spectral, program = traced(rounded, accumulate=4, rebuild_every=every)
-    dense, _ = traced(DENSE, accumulate=4, rebuild_every=every)
-    rebuilding[every] = spectral - dense
-    assert 'reduce_precision' in program  # as CPUs round to bfloat16
-  assert rebuilding['microbatch'] == 4 * rebuilding['step']
-
-
-@pytest.mark.parametrize(
-  'how',
-  [
-    {'fsdp': 2, 'accumulate': 2},
-    {'fsdp': 2, 'share_rebuilding': True},
-    {'tensor': 2},
-  ],
-  ids=str,
-)
-def test_for_a_tpu_auto_rounds_factors_wherever_layers_are_in_bfloat16(
-  how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-  monkeypatch.setattr(sharding, 'platform', lambda mesh: 'tpu')
-  rounded = dataclasses.replace(STRIDED, method='gemm_bf16')
-  auto, asked = (
-    traced(linear, dtype='bfloat16', **how) for linear in (STRIDED, rounded)
-  )
-  assert auto == asked
-
-
-def test_for_a_tpu_kernels_that_the_optimizer_takes_are_not_rounded(
-  monkeypatch: pytest.MonkeyPatch,
-) -> None:
-  monkeypatch.setattr(sharding, 'platform', lambda mesh: 'tpu')
-  assert traced(STRIDED, dtype='bfloat16', takes_kernels=True) == traced(
-    GEMM, dtype='bfloat16', takes_kernels=True
-  )
-
-
-def test_bands_are_gathered_before_they_are_skewed(
-  monkeypatch: pytest.MonkeyPatch,
-) -> None:
-  monkeypatch.setattr(sharding, 'platform', lambda mesh: 'tpu')
-
-  def gathered(selection: str) -> int:
-    """Bytes, where the optimizer takes kernels."""
-    linear = LinearConfig(selection=selection, keep=0.5)
-    config = TransformerConfig(
-      context=16, width=64, layers=1, heads=4, linear=linear
-    )
-    model = Transformer(11, config)
-    optimizer = on_kernels(optax.sgd(1.0), layers_of(model))
-    mesh = make_mesh(MeshSettings(1, 4), 8, 4)
-    state = jax.eval_shape(make_initial_state(model, optimizer, mesh, seed=0))
-    tokens = jax.ShapeDtypeStruct((8, 16), np.int32)
-    step: Any = make_train_step(
-      model, optimizer, mesh, seed=0, takes_kernels=True
-    )
-    batch = {'inputs': tokens, 'targets': tokens}
-    program = step.lower(state, batch).compile().as_text()
-    return sum(
-      sent.bytes * sent.times
-      for sent in collectives(program)
-      if sent.kind == 'all-gather'
-    )
-
-  assert gathered('band') == gathered('random') > 0
