@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> None:
   del argv
   # Imported here, so that a mistyped flag is answered at once.
   from spectral_jax.training import aot, interruption, loop, processes
+  from spectral_jax.training.machine import keep_memory
 
   values = flags.FLAGS
   if not values['verbosity'].present:
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> None:
     settings, workdir = command.run_settings()
     heeded = stopped if values.mode == 'train' else nullcontext()
     with heeded, processes.joined(command.group(), command.told(settings)):
+      keep_memory()
       if values.mode == 'train':
         loop.train(settings, workdir, stopped)
       elif values.mode == 'eval':

@@ -13,6 +13,7 @@ from absl import app, flags
 
 from benchmarks import timing
 from spectral_jax.models.attention import causal_attention
+from spectral_jax.training.machine import keep_memory
 
 _ROUNDS = flags.DEFINE_integer('rounds', 30, 'Counted calls of each.')
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -43,6 +44,7 @@ _PASSES: dict[str, Callable[[Attention], Attention]] = {
 def main(argv: Sequence[str]) -> None:
   """Times the three at the default model's shape, in two batch sizes."""
   del argv
+  keep_memory()
   timing.print_machine()
   contenders: dict[str, Attention] = {
     'ours': causal_attention,

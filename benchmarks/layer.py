@@ -38,6 +38,7 @@ from spectral_jax.core.plan import Plan, plan
 from spectral_jax.core.platform import planned_for
 from spectral_jax.core.reconstruct import KERNEL_METHODS, METHODS
 from spectral_jax.core.selection import Selection
+from spectral_jax.training.machine import keep_memory
 
 _SHAPES = flags.DEFINE_list('shapes', '128x512,1024x4096', 'N×M of kernels.')
 _TOKENS = flags.DEFINE_integer('tokens', 2048, 'Of the layer.', lower_bound=1)
@@ -241,6 +242,7 @@ def main(argv: Sequence[str]) -> None:
   """Prints the tables."""
   if argv[1:]:
     fail(f'unexpected argument {argv[1]!r}; see --help.')
+  keep_memory()
   shapes = [_shape(text) for text in _SHAPES.value]
   for shape in shapes:
     _selections(shape)

@@ -20,6 +20,7 @@ from benchmarks import contenders, timing
 from benchmarks.arguments import fail, import_peers, parse_flags
 from spectral_jax.training import sharding
 from spectral_jax.training.experiment import Experiment
+from spectral_jax.training.machine import keep_memory
 
 _ROUNDS = flags.DEFINE_integer('rounds', 15, 'Counted steps.', lower_bound=1)
 _BATCH = flags.DEFINE_integer(
@@ -61,6 +62,7 @@ def _steps(contender: Experiment) -> Callable[[], Any]:
 
 def main(argv: Sequence[str]) -> None:
   """Times the contenders under each optimizer."""
+  keep_memory()
   linears = contenders.dense_and_spectral(
     contenders.parse_selections(_SELECTIONS.value),
     contenders.parse_methods(_METHODS.value),

@@ -1,5 +1,6 @@
-"""The machine: what it is, and whether it computes and holds a model."""
+"""The machine: what it is, how it computes, and whether it holds a model."""
 
+import ctypes
 import datetime
 import os
 import platform
@@ -13,6 +14,9 @@ from spectral_jax.models.transformer import TransformerConfig
 from spectral_jax.untrusted import check_fits
 
 _FLOAT = 4  # bytes
+# Of mallopt(3): the size from which the heap's free end is given back, and how
+# many blocks may lie outside the heap.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def machine_facts() -> dict[str, str]:
@@ -24,6 +28,28 @@ def machine_facts() -> dict[str, str]:
     'jax': jax.__version__,
     'python': platform.python_version(),
   }
+
+
+def keep_memory() -> None:
+  """Lets this process keep the memory that a CPU computes in.
+
+  XLA asks for all memory of a program each time it runs. By default glibc gives
+  it back each time, and the system clears every page before it is there again,
+  which takes a quarter of the default model's step (docs/performance.md). Now
+  nothing goes back that comes from the heap; only the main thread has its
+  memory from there, and so programs run in the thread that calls them.
+
+  To be called before anything asks JAX for devices. Other devices, several of
+  the CPU, and other C libraries stay as they are, and so does malloc where
+  variables of glibc's say how it works (MALLOC_…, GLIBC_TUNABLES).
+  """
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
+  mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+  told = any(v.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for v in os.environ)
+  if mallopt is None or told or jax.default_backend() != 'cpu':
+    return
+  mallopt(_TRIM_THRESHOLD, -1)
+  mallopt(_MMAP_MAX, 0)
 
 
 def check_compiler() -> None:

@@ -1,0 +1,68 @@
+"""What keeps the memory that a CPU computes in."""
+
+import platform
+import resource
+from pathlib import Path
+
+import pytest
+
+from tests.trainer import run, small
+
+# Prints how many pages the system clears for ten runs of a program that takes
+# 64 MiB at a time: of what is less than 32, glibc itself learns to keep it.
+_TEN_RUNS = """
+import resource
+from spectral_jax.training.machine import keep_memory
+keep_memory()
+import jax, jax.numpy as jnp
+program = jax.jit(lambda x: jax.lax.optimization_barrier(2 * x).sum())
+x = jnp.ones((4096, 4096))
+def faults():
+  for _ in range(10):
+    program(x).block_until_ready()
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+faults(), print(-faults() + faults())
+"""
+# With nothing in it, so that glibc does as it does by default.
+_TOLD = {'GLIBC_TUNABLES': ''}
+
+pytestmark = pytest.mark.skipif(
+  platform.libc_ver()[0] != 'glibc',
+  reason='memory is asked of another C library',
+)
+
+
+@pytest.fixture(autouse=True)
+def _untold(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+
+
+@pytest.mark.parametrize('told', [{}, _TOLD])
+def test_memory_is_kept_unless_told_otherwise(
+  told: dict[str, str], tmp_path: Path
+) -> None:
+  ran = run('-c', _TEN_RUNS, tmp=tmp_path, **told)
+  assert ran.returncode == 0, ran.stderr
+  pages = 10 * 64 * 2**20 / resource.getpagesize()
+  assert (int(ran.stdout) < pages / 4) == (not told)
+
+
+@pytest.mark.long
+def test_train_keeps_the_memory_of_its_steps(
+  text: Path, tmp_path: Path
+) -> None:
+  def faults(name: str, **surroundings: str) -> int:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+    sizes = (
+      'model.width=64',
+      'model.context=64',
+      'train.batch_size=64',
+      'train.steps=40',
+    )
+    arguments = [f'--config.{size}' for size in sizes]
+    arguments = small(text, tmp_path / name, *arguments)
+    ran = run('train.py', *arguments, tmp=text.parent, **surroundings)
+    assert ran.returncode == 0, ran.stderr
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
+
+  assert faults('kept') < faults('told', **_TOLD) / 2
