@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> None:
     settings, workdir = command.run_settings()
     heeded = stopped if values.mode == 'train' else nullcontext()
     with heeded, processes.joined(command.group(), command.told(settings)):
-      keep_memory()
+      if values.mode != 'compile':  # which leaves the devices here alone
+        keep_memory()
       if values.mode == 'train':
         loop.train(settings, workdir, stopped)
       elif values.mode == 'eval':

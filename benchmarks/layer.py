@@ -242,7 +242,8 @@ def main(argv: Sequence[str]) -> None:
   """Prints the tables."""
   if argv[1:]:
     fail(f'unexpected argument {argv[1]!r}; see --help.')
-  keep_memory()
+  if _TOPOLOGY.value is None:
+    keep_memory()
   shapes = [_shape(text) for text in _SHAPES.value]
   for shape in shapes:
     _selections(shape)

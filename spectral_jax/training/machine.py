@@ -37,19 +37,21 @@ def keep_memory() -> None:
   it back each time, and the system clears every page before it is there again,
   which takes a quarter of the default model's step (docs/performance.md). Now
   nothing goes back that comes from the heap; only the main thread has its
-  memory from there, and so programs run in the thread that calls them.
+  memory from there, and so a CPU's programs run in the thread that calls them.
 
-  To be called before anything asks JAX for devices. Other devices, several of
-  the CPU, and other C libraries stay as they are, and so does malloc where
-  variables of glibc's say how it works (MALLOC_…, GLIBC_TUNABLES).
+  To be called before anything asks JAX for devices: later that thread cannot be
+  chosen. Malloc stays as it is with several devices, with others than a CPU,
+  with other C libraries, and where the environment says how glibc's is to work
+  (MALLOC_…, GLIBC_TUNABLES).
   """
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
   told = any(v.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for v in os.environ)
-  if mallopt is None or told or jax.default_backend() != 'cpu':
+  if mallopt is None or told:
     return
-  mallopt(_TRIM_THRESHOLD, -1)
-  mallopt(_MMAP_MAX, 0)
+  if jax.default_backend() == 'cpu' and jax.device_count() == 1:
+    mallopt(_TRIM_THRESHOLD, -1)
+    mallopt(_MMAP_MAX, 0)
 
 
 def check_compiler() -> None:

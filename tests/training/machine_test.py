@@ -1,7 +1,10 @@
 """What keeps the memory that a CPU computes in."""
 
+import ctypes
+import os
 import platform
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,8 +36,17 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _untold(monkeypatch: pytest.MonkeyPatch) -> None:
-  monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+def _small_pages_and_nothing_told(
+  monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+  for name in list(os.environ):
+    if name.startswith(('MALLOC_', 'GLIBC_TUNABLES')):
+      monkeypatch.delenv(name)
+  # Of large pages so few are cleared that they could not be told from others.
+  libc, thp_disable = ctypes.CDLL(None), 41
+  libc.prctl(thp_disable, 1, 0, 0, 0)
+  yield
+  libc.prctl(thp_disable, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize('told', [{}, _TOLD])
@@ -45,6 +57,19 @@ def test_memory_is_kept_unless_told_otherwise(
   assert ran.returncode == 0, ran.stderr
   pages = 10 * 64 * 2**20 / resource.getpagesize()
   assert (int(ran.stdout) < pages / 4) == (not told)
+
+
+def test_compiling_ahead_asks_for_no_devices(tmp_path: Path) -> None:
+  script = """
+import runpy, sys
+from jax._src import xla_bridge
+from spectral_jax.training import aot
+aot.compile_ahead = lambda *_: print(xla_bridge.backends_are_initialized())
+sys.argv = ['train.py', '--mode=compile']
+runpy.run_path('train.py', run_name='__main__')
+"""
+  ran = run('-c', script, tmp=tmp_path)
+  assert ran.stdout == 'False\n', ran.stderr
 
 
 @pytest.mark.long
