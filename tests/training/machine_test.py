@@ -6,9 +6,12 @@ import platform
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import pytest
 
+from spectral_jax.training.machine import keep_memory
 from tests.trainer import run, small
 
 # Prints how many pages the system clears for ten runs of a program that takes
@@ -57,6 +60,20 @@ def test_memory_is_kept_unless_told_otherwise(
   assert ran.returncode == 0, ran.stderr
   pages = 10 * 64 * 2**20 / resource.getpagesize()
   assert (int(ran.stdout) < pages / 4) == (not told)
+
+
+def test_malloc_stays_as_it_is_with_several_devices(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  said: list[tuple[int, int]] = []
+  libc = SimpleNamespace(mallopt=lambda *values: said.append(values))
+  monkeypatch.setattr(ctypes, 'CDLL', lambda _: libc)
+  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
+  keep_memory()
+  assert not said
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  keep_memory()
+  assert said
 
 
 def test_compiling_ahead_asks_for_no_devices(tmp_path: Path) -> None:
