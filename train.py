@@ -9,6 +9,7 @@
 The same command again goes on where the run stopped.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ def main(argv: Sequence[str]) -> None:
   from spectral_jax.training import aot, interruption, loop, processes
   from spectral_jax.training.machine import keep_memory
 
+  # What is imported stays: to look through it for garbage again and again,
+  # while JAX traces, takes a tenth of the time of a small run.
+  gc.freeze()
   values = flags.FLAGS
   if not values['verbosity'].present:
     # Orbax tells of each save in a dozen lines; --verbosity=0 brings them back.

@@ -1,5 +1,6 @@
 """Eight CPU devices, no silent rank promotion, one seed."""
 
+import gc
 import os
 import random
 import signal
@@ -12,6 +13,8 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + xla_flags(8)
 # What was compiled is kept. XLA complains, without need, when it reads it back.
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+# Where in the code an operation is from, compiled programs need not know here.
+os.environ['JAX_TRACEBACK_IN_LOCATIONS_LIMIT'] = '0'
 # On cores that are shared, BLAS threads wait for each other: fifty times as
 # long for a stack of small products.
 os.environ['OPENBLAS_NUM_THREADS'] = '1'
@@ -23,11 +26,14 @@ from matplotlib.figure import Figure
 
 from tests.trainer import trained
 
+# Tracing makes many objects that live on; to look among them for garbage often
+# takes a tenth of the tests' time.
+gc.set_threshold(100_000, 50, 1000)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Each process of the tests has a folder of its own: JAX writes in place.
 _COMPILED = tempfile.TemporaryDirectory()
 jax.config.update('jax_compilation_cache_dir', _COMPILED.name)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.08)
 # The same examples each time, and no folder .hypothesis.
 os.environ['HYPOTHESIS_STORAGE_DIRECTORY'] = _COMPILED.name
 hypothesis.settings.register_profile(
