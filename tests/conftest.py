@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from tests.trainer import trained
 
 # Tracing makes many objects that live on; to look among them for garbage often
-# takes a tenth of the tests' time.
+# takes a fifteenth of the tests' time.
 gc.set_threshold(100_000, 50, 1000)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Each process of the tests has a folder of its own: JAX writes in place.
