@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from spectral_jax.core.platform import planned_platform
+from spectral_jax.core.tall import multiply
 
 
 def as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
@@ -51,7 +52,7 @@ def matrix_product(
     return jax.lax.dot_general(inputs, kernel, dimension_numbers, **settings)
   outer, outputs = inputs.shape[:free], kernel.shape[len(axis) :]
   inner = math.prod(inputs.shape[free:])
-  product = jax.lax.dot(
+  product = multiply(
     inputs.reshape(math.prod(outer), inner),
     kernel.reshape(inner, math.prod(outputs)),
     **settings,

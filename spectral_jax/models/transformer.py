@@ -166,21 +166,22 @@ class Block(nn.Module):
     """Maps [B, T, D] to [B, T, D]; the cache has the `start` tokens before."""
     config = self.config
     drop = nn.Dropout(config.dropout, deterministic=not train)
-    h = config.norm('attention_norm')(x_BxTxD)
+    x = x_BxTxD.reshape(-1, config.width)  # CPUs sum over two axes slowly
+    h = config.norm('attention_norm')(x)
     if config.qkv == 'fused':
       qkv = jnp.split(self._linear('qkv')(h), 3, axis=-1)
     else:
       qkv = [self._linear(name)(h) for name in ('query', 'key', 'value')]
-    heads = (*h.shape[:2], config.heads, -1)
+    heads = (*x_BxTxD.shape[:2], config.heads, -1)
     q, k, v = (part.reshape(heads) for part in qkv)
     if cache is None:
       attended = causal_attention(q, k, v)
     else:
       attended, cache = cache.attend(q, k, v, start)
-    x_BxTxD += drop(self._linear('out')(attended.reshape(h.shape)))
-    h = config.norm('mlp_norm')(x_BxTxD)
-    hidden_BxTxF = nn.gelu(self._linear('mlp_in')(h))
-    return x_BxTxD + drop(self._linear('mlp_out')(hidden_BxTxF)), cache
+    x += drop(self._linear('out')(attended.reshape(h.shape)))
+    h = nn.gelu(self._linear('mlp_in')(config.norm('mlp_norm')(x)))
+    x += drop(self._linear('mlp_out')(h))
+    return x.reshape(x_BxTxD.shape), cache
 
 
 class Transformer(nn.Module):

@@ -86,7 +86,8 @@ def on_mesh(
         return jnp.asarray(unbound.apply({'params': whole}, inputs))
       return _apply(unbound, whole, inputs, axis, mesh, shared)
 
-    split_features = PartitionSpec(*batch_spec(mesh), None, 'tensor')
+    between = (None,) * (args[0].ndim - 2)
+    split_features = PartitionSpec(*batch_spec(mesh), *between, 'tensor')
     inside = True
     try:
       return jax.shard_map(
@@ -284,4 +285,6 @@ def _apply(
     outputs = contract(outputs, factor, None, axis=(outputs.ndim - 1,))
   if axis == 0:
     outputs = jax.lax.psum(outputs, 'tensor')
-  return outputs if bias is None else outputs + bias[None, None]
+  if bias is not None:
+    outputs += jnp.expand_dims(bias, range(outputs.ndim - 1))
+  return outputs

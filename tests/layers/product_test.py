@@ -100,6 +100,29 @@ def _applied(layer: nn.Module) -> Callable[[jax.Array], Any]:
   return lambda x: layer.init_with_output(jax.random.key(0), x)[0]
 
 
+@pytest.mark.parametrize(
+  'layer',
+  [
+    LinearConfig('dense').make(4, seed=0, kernel_init=INIT, name='out'),
+    SpectralDense(4, method='fft'),
+    SpectralDense(4, selection='strided', method='folded'),
+    LowRankDense(4, rank=2),
+  ],
+  ids=['dense', 'fft', 'folded', 'low_rank'],
+)
+def test_on_cpus_tall_kernels_have_gradients_by_their_transpose(
+  layer: nn.Module,
+) -> None:
+  x = draw(2, 3, 8)
+  params = layer.init(jax.random.key(0), x)
+
+  def loss(params: Any) -> jax.Array:
+    return jnp.sum(jnp.asarray(layer.apply(params, x)) ** 2)
+
+  program = str(jax.make_jaxpr(jax.grad(loss))(params))
+  assert 'optimization_barrier' in program
+
+
 @pytest.mark.parametrize('name', LAYERS)
 def test_layers_multiply_matrices(name: str) -> None:
   program = str(jax.make_jaxpr(LAYERS[name]())(draw(2, 3, 4)))

@@ -142,6 +142,29 @@ def test_on_cpus_queries_meet_no_later_part(
   assert [tuple(map(int, shape)) for shape in shapes] == sizes
 
 
+def test_on_cpus_the_gradient_of_values_is_that_of_their_transpose() -> None:
+  q, k, v = np.ones((3, 1, 6, 2, 4), np.float32)
+
+  def loss(v: jax.Array) -> jax.Array:
+    return jnp.sum(causal_attention(q, k, v) ** 2)
+
+  program = str(jax.make_jaxpr(jax.grad(loss))(v))
+  assert 'f32[1,2,4,6] = optimization_barrier' in program  # [B, H, E, T]
+
+
+def test_a_block_sums_over_one_axis_of_tokens() -> None:
+  block = Block(small(DENSE).config, 0)
+  x = jnp.ones((3, 6, 8))
+  params = block.init(jax.random.key(0), x)
+
+  def loss(params: Any) -> jax.Array:
+    return jnp.sum(block.apply(params, x)[0] ** 2)
+
+  program = str(jax.make_jaxpr(jax.grad(loss))(params))
+  assert 'reduce_sum[axes=(0,)' in program  # of biases
+  assert 'reduce_sum[axes=(0, 1)' not in program
+
+
 def test_attention_keeps_the_dtype() -> None:
   q, k, v = jnp.ones((3, 1, 4, 2, 5), jnp.bfloat16)
   assert causal_attention(q, k, v).dtype == jnp.bfloat16
