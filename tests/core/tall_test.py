@@ -72,7 +72,7 @@ def test_stacks_of_kernels_and_of_inputs(axes: tuple[Any, Any]) -> None:
   assert_equal(gradient(multiply), gradient(jnp.matmul))
 
 
-def test_settings_are_those_of_dot_general() -> None:
+def test_outputs_can_be_wider_than_what_is_multiplied() -> None:
   x, w = (draw(*shape).astype(jnp.bfloat16) for shape in TALL)
   wide = functools.partial(multiply, preferred_element_type=jnp.float32)
   outputs, pull_back = jax.vjp(wide, x, w)
@@ -81,10 +81,10 @@ def test_settings_are_those_of_dot_general() -> None:
 
 
 def gradient_program(
-  platform: str, shapes: Any, argnums: int | tuple[int, ...]
+  platform: str, shapes: Any, argnums: int | tuple[int, ...], **settings: Any
 ) -> str:
   def loss(x: jax.Array, w: jax.Array) -> jax.Array:
-    return jnp.sum(multiply(x, w) ** 2)
+    return jnp.sum(multiply(x, w, **settings) ** 2)
 
   with planned_for(platform):
     grad = jax.grad(loss, argnums)
@@ -112,6 +112,12 @@ def test_elsewhere_nothing_is_kept_from_the_compiler(
 ) -> None:
   program = gradient_program(platform, shapes, 1)
   assert 'optimization_barrier' not in program
+
+
+def test_the_precision_is_that_of_all_three_products() -> None:
+  program = gradient_program('cpu', TALL, (0, 1), precision='highest')
+  assert len(products(program)) == program.count('precision=(Precision.HIGHEST')
+  assert len(products(program)) == 3
 
 
 @pytest.mark.parametrize('argnums', [0, 1])
