@@ -28,7 +28,7 @@ def multiply(
   Args:
     inputs: with the batches of the kernel.
     kernel: on CPUs, if it is tall, its gradient is computed as its transpose.
-    **settings: as `precision`.
+    **settings: `precision` and `preferred_element_type`.
 
   Returns:
     Outputs [..., T, M].

@@ -36,8 +36,8 @@ def matrix_product(
   """`jax.lax.dot_general`, on CPUs of two matrices where it can be.
 
   Of inputs with more axes XLA makes the kernel's gradient a product by what it
-  transposes first, which takes about twice as long (docs/performance.md). Other
-  platforms do no such thing, and there axes may lie on several devices.
+  transposes first, which takes about twice as long. Other platforms do no such
+  thing, and there axes may lie on several devices.
   """
   (axis, of_kernel), (batch, _) = dimension_numbers
   free, contracted = inputs.ndim - len(axis), tuple(range(len(axis)))

@@ -139,11 +139,10 @@ class Block(nn.Module):
   layer: int
 
   def _linear(self, name: str) -> nn.Module:
+    variance = self.config.initial_scale**2
     # A branch's last layer starts smaller, so that the stream's variance does
     # not grow with the number of blocks (GPT-2).
-    ends_branch = name in ('out', 'mlp_out')
-    variance = self.config.initial_scale**2
-    if ends_branch:
+    if name in ('out', 'mlp_out'):
       variance /= 2 * self.config.layers
     return self.config.linear.make(
       self.config.kernel_shapes()[name][1],
@@ -173,12 +172,13 @@ class Block(nn.Module):
     else:
       qkv = [self._linear(name)(h) for name in ('query', 'key', 'value')]
     heads = (*x_BxTxD.shape[:2], config.heads, -1)
-    q, k, v = (part.reshape(heads) for part in qkv)
+    q, k, v = (part.reshape(*heads[:2], -1).reshape(heads) for part in qkv)
     if cache is None:
       attended = causal_attention(q, k, v)
     else:
       attended, cache = cache.attend(q, k, v, start)
-    x += drop(self._linear('out')(attended.reshape(h.shape)))
+    h = attended.reshape(x_BxTxD.shape).reshape(x.shape)
+    x += drop(self._linear('out')(h))
     h = nn.gelu(self._linear('mlp_in')(config.norm('mlp_norm')(x)))
     x += drop(self._linear('mlp_out')(h))
     return x.reshape(x_BxTxD.shape), cache
