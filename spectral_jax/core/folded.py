@@ -21,7 +21,7 @@ from spectral_jax.core.gemm import sums_of_blocks
 from spectral_jax.core.gemm_fft import quarters_by_gemm_fft
 from spectral_jax.core.plan import plan_quarters
 from spectral_jax.core.selection import Selection
-from spectral_jax.core.tall import multiply
+from spectral_jax.core.tall import matmul
 
 # The blocks of one parity, or their quarter of the kernel.
 Piece = TypeVar('Piece')
@@ -61,7 +61,7 @@ def folded_product(
   quarters = _quarters(coefficients.astype(wide), selection, method)
 
   def product(x: jax.Array, quarter: jax.Array) -> jax.Array:
-    return multiply(x, quarter.astype(x.dtype), precision=precision)
+    return matmul(x, quarter.astype(x.dtype), precision=precision)
 
   return by_halves(inputs_TxN, quarters, selection, product)
 

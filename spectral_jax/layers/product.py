@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from spectral_jax.core.platform import planned_platform
-from spectral_jax.core.tall import multiply
+from spectral_jax.core.tall import matmul
 
 
 def as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ def matrix_product(
     return jax.lax.dot_general(inputs, kernel, dimension_numbers, **settings)
   outer, outputs = inputs.shape[:free], kernel.shape[len(axis) :]
   inner = math.prod(inputs.shape[free:])
-  product = multiply(
+  product = matmul(
     inputs.reshape(math.prod(outer), inner),
     kernel.reshape(inner, math.prod(outputs)),
     **settings,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spectral_jax.core.platform import planned_platform
-from spectral_jax.core.tall import multiply
+from spectral_jax.core.tall import matmul
 
 # The most parts that queries are taken in, and how many a part has at least.
 _PARTS = 4
@@ -55,7 +55,7 @@ def _attend(
   scores = (scores / math.sqrt(q_BxHxTxE.shape[-1])).astype(jnp.float32)
   scores = jnp.where(jnp.asarray(seen_TxS)[None, None], scores, -jnp.inf)
   weights = jax.nn.softmax(scores).astype(v_BxHxSxE.dtype)
-  return jnp.swapaxes(multiply(weights, v_BxHxSxE), 1, 2)
+  return jnp.swapaxes(matmul(weights, v_BxHxSxE), 1, 2)
 
 
 class Cache(NamedTuple):

@@ -1,7 +1,6 @@
 """A decoder-only transformer whose linear layers are a choice.
 
-Shapes: B sequences, T tokens, D width, H heads, F = 4D hidden units of the MLP,
-V vocabulary.
+Shapes: B sequences of T tokens, A = BT of them all; D width, V vocabulary.
 """
 
 import dataclasses
@@ -140,8 +139,7 @@ class Block(nn.Module):
 
   def _linear(self, name: str) -> nn.Module:
     variance = self.config.initial_scale**2
-    # A branch's last layer starts smaller, so that the stream's variance does
-    # not grow with the number of blocks (GPT-2).
+    # Branches end smaller, lest more blocks make the stream vary more (GPT-2).
     if name in ('out', 'mlp_out'):
       variance /= 2 * self.config.layers
     return self.config.linear.make(
@@ -165,23 +163,25 @@ class Block(nn.Module):
     """Maps [B, T, D] to [B, T, D]; the cache has the `start` tokens before."""
     config = self.config
     drop = nn.Dropout(config.dropout, deterministic=not train)
-    x = x_BxTxD.reshape(-1, config.width)  # CPUs sum over two axes slowly
-    h = config.norm('attention_norm')(x)
+    # CPUs are slow to sum over two axes of tokens.
+    x_AxD = x_BxTxD.reshape(-1, config.width)
+    h = config.norm('attention_norm')(x_AxD)
     if config.qkv == 'fused':
       qkv = jnp.split(self._linear('qkv')(h), 3, axis=-1)
     else:
       qkv = [self._linear(name)(h) for name in ('query', 'key', 'value')]
+    # One axis is split, or merged, at a time: meshes of explicit axes want it.
     heads = (*x_BxTxD.shape[:2], config.heads, -1)
-    q, k, v = (part.reshape(*heads[:2], -1).reshape(heads) for part in qkv)
+    q, k, v = (part.reshape(x_BxTxD.shape).reshape(heads) for part in qkv)
     if cache is None:
       attended = causal_attention(q, k, v)
     else:
       attended, cache = cache.attend(q, k, v, start)
-    h = attended.reshape(x_BxTxD.shape).reshape(x.shape)
-    x += drop(self._linear('out')(h))
-    h = nn.gelu(self._linear('mlp_in')(config.norm('mlp_norm')(x)))
-    x += drop(self._linear('mlp_out')(h))
-    return x.reshape(x_BxTxD.shape), cache
+    h = attended.reshape(x_BxTxD.shape).reshape(x_AxD.shape)
+    x_AxD += drop(self._linear('out')(h))
+    h = nn.gelu(self._linear('mlp_in')(config.norm('mlp_norm')(x_AxD)))
+    x_AxD += drop(self._linear('mlp_out')(h))
+    return x_AxD.reshape(x_BxTxD.shape), cache
 
 
 class Transformer(nn.Module):

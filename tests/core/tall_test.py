@@ -11,7 +11,7 @@ import pytest
 from jax.test_util import check_grads
 
 from spectral_jax.core.platform import planned_for
-from spectral_jax.core.tall import multiply
+from spectral_jax.core.tall import matmul
 
 # Inputs [..., T, N] and kernels [..., N, M]: tall, wide, and in batches.
 SHAPES = [
@@ -48,12 +48,12 @@ def test_it_equals_matmul_in_both_modes(
     gradients = pull_back(jnp.sin(outputs))
     return outputs, gradients, jax.jvp(product, (x, w), along)
 
-  assert_equal(jax.jit(both, static_argnums=0)(multiply), both(jnp.matmul))
+  assert_equal(jax.jit(both, static_argnums=0)(matmul), both(jnp.matmul))
 
 
 def test_gradients_of_gradients() -> None:
   x, w = (draw(*shape) for shape in TALL)
-  check_grads(lambda x, w: jnp.sin(multiply(x, w)), (x, w), order=2)
+  check_grads(lambda x, w: jnp.sin(matmul(x, w)), (x, w), order=2)
 
 
 @pytest.mark.parametrize('axes', [(0, None), (None, 0), (0, 0)])
@@ -69,12 +69,12 @@ def test_stacks_of_kernels_and_of_inputs(axes: tuple[Any, Any]) -> None:
 
     return [jax.grad(loss, each)(x, w) for each in (0, 1, (0, 1))]
 
-  assert_equal(gradient(multiply), gradient(jnp.matmul))
+  assert_equal(gradient(matmul), gradient(jnp.matmul))
 
 
 def test_outputs_can_be_wider_than_what_is_multiplied() -> None:
   x, w = (draw(*shape).astype(jnp.bfloat16) for shape in TALL)
-  wide = functools.partial(multiply, preferred_element_type=jnp.float32)
+  wide = functools.partial(matmul, preferred_element_type=jnp.float32)
   outputs, pull_back = jax.vjp(wide, x, w)
   exact = np.asarray(x, np.float32) @ np.asarray(w, np.float32)
   assert_equal(outputs, exact)
@@ -85,7 +85,7 @@ def gradient_program(
   platform: str, shapes: Any, argnums: int | tuple[int, ...], **settings: Any
 ) -> str:
   def loss(x: jax.Array, w: jax.Array) -> jax.Array:
-    return jnp.sum(multiply(x, w, **settings) ** 2)
+    return jnp.sum(matmul(x, w, **settings) ** 2)
 
   with planned_for(platform):
     grad = jax.grad(loss, argnums)
